@@ -1,0 +1,201 @@
+"""Captum's numbers, and those of its test-suite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import array, assert_close, graph, load, params
+
+import jaxplain as jxp
+
+CASES = load("captum")
+
+PENDING = {  # by method or case: why it cannot run yet
+    "LayerDeepLift": "needs deeplift(at=)",
+    "LayerDeepLiftShap": "needs deeplift_shap(at=)",
+    "LayerConductance": "needs conductance",
+    "LayerGradCam": "needs grad_cam",
+    "LayerGradientXActivation": "needs input_x_gradient(at=)",
+    "LayerGradientShap": "needs expected_gradients(at=)",
+    "LayerIntegratedGradients": "needs integrated_gradients(at=)",
+    "LayerFeatureAblation": "needs ablation(at=)",
+    "NeuronDeepLift": "needs neuron",
+    "NeuronDeepLiftShap": "needs neuron",
+    "NeuronConductance": "needs neuron and conductance",
+    "NeuronGradient": "needs neuron",
+    "NeuronIntegratedGradients": "needs neuron",
+    "NeuronFeatureAblation": "needs neuron and ablation",
+    "InternalInfluence": "needs internal_influence",
+    "GuidedGradCam": "needs guided_grad_cam",
+    "GradientShap": "needs expected_gradients",
+    "LRP": "needs lrp",
+    "FeatureAblation": "needs ablation",
+    "Occlusion": "needs occlusion",
+    "ShapleyValues": "needs shapley_values",
+    "KernelShap": "needs kernel_shap",
+    "Lime": "needs lime",
+    "infidelity": "needs infidelity",
+    "sensitivity_max": "needs max_sensitivity",
+}
+TRAPEZOID = "Captum's trapezoid weights sum to (n-1)/n"
+QUADRATURES = {
+    "gausslegendre": "gauss-legendre",
+    "riemann_left": "left",
+    "riemann_middle": "midpoint",
+    "riemann_right": "right",
+}
+
+
+def deeplift(case, f, ref):
+    return jxp.deeplift(f, ref, multiply=case["options"].get("multiply_by_inputs", True))
+
+
+def deeplift_shap(case, f, refs):
+    multiply = case["options"].get("multiply_by_inputs", True)
+    method = lambda f, ref: jxp.deeplift(f, ref, multiply=multiply)
+    return jxp.expected(method)(f, refs)
+
+
+def integrated_gradients(case, f, ref):
+    options = case["options"]
+    return jxp.integrated_gradients(
+        f,
+        ref,
+        steps=options["n_steps"],
+        quadrature=QUADRATURES[options["method"]],
+        multiply=options.get("multiply_by_inputs", True),
+    )
+
+
+def smoothed(case, f, ref):
+    options = case["options"]
+    explain = integrated_gradients(case, f, ref)
+    smooth = jxp.smooth(explain, stdev=options["stdevs"], samples=options["nt_samples"])
+    return lambda x, *args: smooth(x, *args, key=jax.random.key(0))
+
+
+METHODS = {
+    "DeepLift": deeplift,
+    "DeepLiftShap": deeplift_shap,
+    "IntegratedGradients": integrated_gradients,
+    "NoiseTunnel(IntegratedGradients)": smoothed,
+    "Saliency": lambda case, f, ref: jxp.saliency(f),
+    "InputXGradient": lambda case, f, ref: jxp.input_x_gradient(f),
+    "GuidedBackprop": lambda case, f, ref: jxp.guided_backprop(f),
+    "Deconvolution": lambda case, f, ref: jxp.deconvnet(f),
+}
+QUADRATURE = [case for case in CASES if case["method"] == "quadrature"]
+SCORED = [case for case in CASES if case["method"] != "quadrature"]
+
+
+def pending(case):
+    if "trapezoid" in case["options"].get("method", ""):
+        return TRAPEZOID
+    return PENDING.get(case["method"])
+
+
+def attributed(case):
+    """The attributed inputs, and the others, each a tuple of arrays with the batch in front."""
+    inputs = [array(x) for x in case["input"]]
+    chosen = case["options"].get("attributed_inputs", range(len(inputs)))
+    assert list(chosen) == list(range(len(chosen)))  # the others follow
+    return tuple(inputs[: len(chosen)]), tuple(inputs[len(chosen) :])
+
+
+def references(case, x):
+    """One reference an example (broadcast), or for DeepLiftShap the whole set for every example."""
+    baseline = case["baseline"]
+    if baseline is None:
+        return None, None
+    baseline = baseline if len(x) > 1 else [baseline]
+    if case["method"] == "DeepLiftShap":
+        return tuple(array(b) for b in baseline), None
+    ref = tuple(jnp.broadcast_to(array(b), v.shape) for b, v in zip(baseline, x, strict=True))
+    return ref, 0
+
+
+def target(case, batch):
+    """The output's index for each example, a row of one integer per output axis, or none."""
+    if case["target"] is None:
+        return None
+    index = np.asarray(case["target"])
+    return jnp.asarray(np.broadcast_to(index, (batch, *index.shape[1:])).reshape(batch, -1))
+
+
+def scalar(case):
+    """The model as f(x, others, index), the sum of its output where the case has no target."""
+    model = graph(case["model"])
+
+    def f(x, others, index):
+        y = lambda x: model((*x, *others))
+        return y(x).sum() if index is None else jxp.logit(y, tuple(index))(x)
+
+    return f
+
+
+def attributions(case):
+    x, others = attributed(case)
+    ref, ref_axis = references(case, x)
+    index = target(case, len(x[0]))
+
+    def explain(x, others, index, ref):
+        return METHODS[case["method"]](case, scalar(case), ref)(x, others, index)
+
+    return jax.jit(jax.vmap(explain, in_axes=(0, 0, 0, ref_axis)))(x, others, index, ref)
+
+
+def value(case, key):
+    """Captum's attributions, one array an attributed input."""
+    return case[key] if len(attributed(case)[0]) > 1 else [case[key]]
+
+
+def row_sums(scores):
+    return sum(np.asarray(array(s)).reshape(len(s), -1).sum(-1) for s in scores)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c for c in SCORED if c["method"] in ("DeepLift", "IntegratedGradients") and not pending(c)],
+    ids=lambda case: case["id"],
+)
+def test_model(case):
+    """Captum's convergence delta is Σ attributions − (f(x) − f(ref)), so it tells the latter."""
+    if "captum_convergence_delta" not in case:
+        pytest.skip("multipliers have no convergence delta")
+    x, others = attributed(case)
+    ref, _ = references(case, x)
+    f = jax.vmap(scalar(case))
+    index = target(case, len(x[0]))
+    delta = f(x, others, index) - f(ref, others, index)
+    expected = row_sums(value(case, "captum_value")) - array(case["captum_convergence_delta"])
+    np.testing.assert_allclose(delta, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", params(SCORED, pending))
+def test_scores(case):
+    scores = attributions(case)
+    if "DO NOT MATCH" in case["kind"]:
+        assert_close(row_sums(scores), case["expected_row_sum"], case["tolerance"])
+        return
+    expected = value(case, "captum_value" if case["expected"] is None else "expected")
+    for got, wanted in zip(scores, expected, strict=True):
+        assert_close(got, wanted, case["tolerance"], case["tolerance_mode"])
+
+
+@pytest.mark.parametrize("case", params(QUADRATURE, pending))
+def test_quadrature(case):
+    """Integrated gradients of Σ x_kᵏ⁺¹/(k+1) from 0 to 1 are Σ_i w_i α_iᵏ: all the moments of
+    n weights and nodes that 2n numbers can tell apart."""
+    steps, rule = case["options"]["n_steps"], QUADRATURES[case["options"]["method"]]
+    power = jnp.arange(2.0 * steps)
+    f = lambda x: jnp.sum(x ** (power + 1) / (power + 1))
+    moments = jxp.integrated_gradients(f, 0.0, steps=steps, quadrature=rule)(jnp.ones(2 * steps))
+    weights, nodes = (array(case["captum_value"][k]) for k in ("step_sizes", "alphas"))
+    assert_close(moments, weights @ nodes[:, None] ** power, case["tolerance"])
+
+
+def test_every_case_is_scored_or_says_why_not():
+    assert not {
+        case["id"] for case in SCORED if not pending(case) and case["method"] not in METHODS
+    }
+    assert PENDING.keys() <= {case["method"] for case in CASES}, "a reason that no case has"

@@ -1,0 +1,114 @@
+"""The original DeepLIFT package's numbers, from its tests and the papers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import array, assert_close, load, params, sequential
+
+import jaxplain as jxp
+
+CASES = load("deeplift")
+
+PENDING = {  # by the rule a case asks for: why it cannot run yet
+    "RevealCancel": 'needs rules="reveal_cancel"',
+    "DeepLIFT_GenomicsDefault": 'needs rules="genomics"',
+    "Linear(pos/neg)": "needs the positive and negative parts of the Linear rule",
+    "sum_k (h_k-h_{k-1})*dF/dh at alpha_k (right endpoint)": "needs neuron_integrated_gradients",
+    "MaxMerge temp=1": "an experiment of 2016 that no released version kept",
+}
+RULES = {
+    "Rescale": "rescale",
+    "elementwise product": "rescale",
+    "RevealCancel": "reveal_cancel",
+    "DeepLIFT_GenomicsDefault": "genomics",
+}
+# Plain gradients through a max-pool, and float32 noise of ±1e-7 in the original: only the sum.
+ONLY_COMPLETE = {"globalmaxpool", "maxpool2d_gradient", "genomics_cnn_RevealCancel"}
+ROWS = {"near_zero_RevealCancel": [0, 2]}  # that noise again, where x == ref
+
+
+def deeplift(case, f, ref, multiply):
+    return jxp.deeplift(f, ref, rules=RULES[case["rule"]], multiply=multiply)
+
+
+def deeplift_shap(case, f, refs, multiply):
+    return jxp.expected(jxp.deeplift)(f, refs)
+
+
+def midpoint(case, f, ref, multiply):
+    steps = case.get("n_steps", 40)  # 40: every kink of the maxout paths falls between two nodes
+    return jxp.integrated_gradients(f, ref, steps=steps, quadrature="midpoint", multiply=multiply)
+
+
+def gradient_like(method):
+    def explainer(case, f, ref, multiply):
+        if multiply:
+            return lambda x: (x - ref) * method(f)(x)
+        return method(f)
+
+    return explainer
+
+
+METHODS = {
+    "deeplift": deeplift,
+    "deeplift_shap": deeplift_shap,
+    "integrated_gradients": midpoint,
+    "deeplift(maxout)=integrated_gradients": midpoint,
+    "gradient": gradient_like(jxp.gradient),
+    "gradient / gradient*(x-ref)": gradient_like(jxp.gradient),
+    "guided_backprop": gradient_like(jxp.guided_backprop),
+    "deconvnet": gradient_like(jxp.deconvnet),
+}
+NORMALISED = [case for case in CASES if case["expected"]["what"] == "normalised_contributions"]
+SCORED = [case for case in CASES if case not in NORMALISED]
+
+
+def reference(case, x):
+    """The case's reference for one example, without the batch axis that two cases give it."""
+    ref = array(case["reference"])
+    return ref[0] if ref.ndim > x.ndim and case["method"] != "deeplift_shap" else ref
+
+
+def scalar(case):
+    model = sequential(case["model"])
+    return lambda x: jnp.ravel(model(x))[case["target"]]
+
+
+@pytest.mark.parametrize("case", [c for c in SCORED if "output" in c], ids=lambda c: c["id"])
+def test_model(case):
+    x = array(case["input"])
+    f, ref = scalar(case), jnp.broadcast_to(reference(case, x[0]), x.shape)
+    np.testing.assert_allclose(jax.vmap(f)(x), case["output"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(f)(ref), case["reference_output"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", params(SCORED, lambda case: PENDING.get(case["rule"])))
+def test_scores(case):
+    x = array(case["input"])
+    f, ref, tolerance = scalar(case), reference(case, x[0]), case.get("atol", 1e-5)
+    only_complete = case["id"] in ONLY_COMPLETE
+    multiply = only_complete or "contributions" in case["expected"]["what"]
+    scores = jax.jit(jax.vmap(METHODS[case["method"]](case, f, ref, multiply)))(x)
+    if only_complete:
+        delta = array(case["output"]) - array(case["reference_output"])
+        assert_close(scores.reshape(len(x), -1).sum(-1), delta, tolerance)
+    else:
+        rows = np.array(ROWS.get(case["id"], range(len(x))))
+        assert_close(scores[rows], array(case["expected"]["value"])[rows], tolerance)
+
+
+@pytest.mark.parametrize("case", NORMALISED, ids=lambda c: c["id"])
+def test_contrast_subtracts_the_mean_over_classes(case):
+    weights = array(case["input"]["class_contribs"])
+    explain = lambda k: jxp.deeplift(jxp.contrast(lambda x: weights @ x, k), 0.0)(
+        jnp.ones(weights.shape[1])
+    )
+    scores = jax.vmap(explain)(jnp.arange(len(weights)))
+    assert_close(scores, case["expected"]["value"], 1e-6)
+
+
+def test_every_case_is_scored_or_says_why_not():
+    unknown = {c["id"] for c in SCORED if c["rule"] not in PENDING and c["method"] not in METHODS}
+    assert not unknown
+    assert PENDING.keys() <= {case["rule"] for case in CASES}, "a reason that no case has"
