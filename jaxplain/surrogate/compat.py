@@ -1,0 +1,64 @@
+"""The only place that knows how JAX versions differ (0.10 to 0.12).
+
+A closed jaxpr and a jaxpr are one type in 0.12 and two before; `scan` counts its operands in 0.10
+and carries trees of them in 0.12; primitives come and go. Everything else asks here.
+"""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.extend.core.primitives
+from jax.extend.core import Literal, Primitive
+
+_LIBRARIES = tuple(
+    os.sep + os.path.join(*parts) + os.sep
+    for parts in [("jax", "_src"), ("site-packages", "jax"), ("site-packages", "flax"), ("jaxplain",)]
+)
+
+
+def public_primitives() -> dict[str, tuple[Primitive, ...]]:
+    """Every primitive that this JAX makes public, by name; a name may belong to several."""
+    found: dict[str, dict[int, Primitive]] = {}
+    for module in (jax.lax, jax.extend.core.primitives):
+        for attribute in dir(module):
+            if attribute.endswith("_p"):
+                primitive = getattr(module, attribute)
+                if isinstance(primitive, Primitive):
+                    found.setdefault(primitive.name, {})[id(primitive)] = primitive
+    return {name: tuple(primitives.values()) for name, primitives in found.items()}
+
+
+_PUBLIC = public_primitives()
+
+
+def resolve(names: Iterable[str]) -> tuple[Primitive, ...]:
+    """The primitive objects of these names, leaving out what this JAX version does not have."""
+    return tuple(primitive for name in names for primitive in _PUBLIC.get(name, ()))
+
+
+def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
+    """A (closed) jaxpr's body and the values of its constants."""
+    return getattr(jaxpr, "jaxpr", jaxpr), list(getattr(jaxpr, "consts", ()))
+
+
+def is_literal(atom: Any) -> bool:
+    return isinstance(atom, Literal)
+
+
+def scan_arity(params: dict[str, Any]) -> tuple[int, int]:
+    """How many of a scan's operands are constants, and how many are the initial carry."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
+
+
+def user_line(equation: Any) -> str:
+    """The line of the user's code that an equation comes from, as 'file.py:12 (function)'."""
+    traceback = getattr(equation.source_info, "traceback", None)
+    for frame in getattr(traceback, "frames", ()):
+        if not any(part in frame.file_name for part in _LIBRARIES):
+            return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
+    return "an unknown line"

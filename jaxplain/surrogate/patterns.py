@@ -1,0 +1,239 @@
+"""Softmax, logsumexp and relu, found in the traced program whatever spells them.
+
+Each is one operation to a rule, though several equations spell it: softmax's shift by the maximum
+cancels, so neither half of a lifted value need follow it, and no exponential overflows.
+A match replaces the equation that yields its result; what nothing else needs is dropped as dead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain.surrogate.program import Atom, Constant, Equation, Program, Variable
+
+Producers = dict[Variable, Equation]
+Match = tuple[tuple[Atom, ...], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pattern:
+    """Several equations that mean one operation; stands where a primitive does."""
+
+    name: str
+    implementation: Callable[..., Any]
+    match: Callable[[Equation, Producers], Match | None]
+    multiple_results: bool = False
+
+    def bind(self, *values: Any, **params: Any) -> Any:
+        return self.implementation(*values, **params)
+
+
+def replace(prog: Program, wanted: Sequence[Pattern]) -> Program:
+    """The program with the wanted patterns put in place of the equations that spell them."""
+    if not wanted:
+        return prog
+    producers = prog.producers()
+
+    def rewrite(equation: Equation) -> Equation:
+        for pattern in wanted:
+            found = pattern.match(equation, producers)
+            if found is not None:
+                inputs, params = found
+                return dataclasses.replace(
+                    equation, primitive=pattern, inputs=inputs, params=params
+                )
+        return equation
+
+    rewritten = tuple(rewrite(equation) for equation in prog.equations)
+    return dataclasses.replace(prog, equations=rewritten).without_dead_code()
+
+
+# Looking backwards through a program.
+
+
+
+def _producer(atom: Atom, producers: Producers, *names: str) -> Equation | None:
+    """The equation that makes this value, if its primitive is one of these."""
+    equation = producers.get(atom) if isinstance(atom, Variable) else None
+    return equation if equation is not None and equation.primitive.name in names else None
+
+
+def _unwrap(atom: Atom, producers: Producers, *names: str) -> Atom:
+    """The value under any number of equations of these names."""
+    while (equation := _producer(atom, producers, *names)) is not None:
+        atom = equation.inputs[0]
+    return atom
+
+
+def _unshape(atom: Atom, producers: Producers) -> Atom:
+    return _unwrap(atom, producers, "broadcast_in_dim", "reshape", "squeeze")
+
+
+def _is_constant_along(atom: Atom, axes: Sequence[int], ndim: int, producers: Producers) -> bool:
+    """Whether a value provably does not vary along these axes of the array it is combined with."""
+    shape = atom.aval.shape
+    if len(shape) != ndim or all(shape[axis] == 1 for axis in axes):
+        return len(shape) == 0 or len(shape) == ndim
+    equation = _producer(atom, producers, "broadcast_in_dim", "stop_gradient")
+    if equation is None:
+        return False
+    inner = equation.inputs[0]
+    if equation.primitive.name == "stop_gradient":
+        return _is_constant_along(inner, axes, ndim, producers)
+    source = {
+        target: inner.aval.shape[position]
+        for position, target in enumerate(equation.params["broadcast_dimensions"])
+    }
+    return all(source.get(axis, 1) == 1 for axis in axes)
+
+
+def _unshifted(atom: Atom, axes: Sequence[int], producers: Producers) -> Atom:
+    """x for x - shift, where the shift is one number along `axes`."""
+    equation = _producer(atom, producers, "sub")
+    if equation is not None:
+        x, shift = equation.inputs
+        ndim = len(atom.aval.shape)
+        if x.aval.shape == atom.aval.shape and _is_constant_along(shift, axes, ndim, producers):
+            return x
+    return atom
+
+
+def _sum_of_exp(atom: Atom, producers: Producers) -> tuple[Atom, tuple[int, ...]] | None:
+    """(t, axes) for a reshaped sum(exp(t), axes)."""
+    total = _producer(_unshape(atom, producers), producers, "reduce_sum")
+    if total is None:
+        return None
+    exp = _producer(total.inputs[0], producers, "exp")
+    return None if exp is None else (exp.inputs[0], tuple(total.params["axes"]))
+
+
+def _spreads(atom: Atom, shape: Sequence[int], axes: Sequence[int], producers: Producers) -> bool:
+    """Whether `atom`, a reduction over `axes`, is spread back over them and nowhere else."""
+    kept = [axis for axis in range(len(shape)) if axis not in axes]
+    while isinstance(atom, Variable):
+        dims = atom.aval.shape
+        if len(dims) != len(shape) or any(dims[axis] != shape[axis] for axis in kept):
+            return False
+        equation = _producer(atom, producers, "broadcast_in_dim", "reshape")
+        if equation is None:
+            return all(dims[axis] == 1 for axis in axes)
+        inner = equation.inputs[0]
+        if len(inner.aval.shape) == len(kept):
+            return equation.primitive.name == "reshape" or (
+                list(equation.params["broadcast_dimensions"]) == kept
+            )
+        atom = inner
+    return False
+
+
+# The matchers: the equation that ends the pattern, looked at backwards.
+
+
+def _match_softmax(equation: Equation, producers: Producers) -> Match | None:
+    """exp(t) / sum(exp(t))."""
+    if equation.primitive.name != "div":
+        return None
+    numerator, denominator = equation.inputs
+    found = _sum_of_exp(denominator, producers)
+    exp = _producer(numerator, producers, "exp")
+    if found is None or exp is None or exp.inputs[0] is not found[0]:
+        return None
+    t, axes = found
+    if not _spreads(denominator, t.aval.shape, axes, producers):
+        return None
+    return (_unshifted(t, axes, producers),), {"axes": axes}
+
+
+def _match_log_softmax(equation: Equation, producers: Producers) -> Match | None:
+    """t - log(sum(exp(t)))."""
+    if equation.primitive.name != "sub":
+        return None
+    t, subtracted = equation.inputs
+    log = _producer(_unshape(subtracted, producers), producers, "log")
+    found = None if log is None else _sum_of_exp(log.inputs[0], producers)
+    if found is None or found[0] is not t:
+        return None
+    axes = found[1]
+    kept = tuple(size for axis, size in enumerate(t.aval.shape) if axis not in axes)
+    keepdims = tuple(1 if axis in axes else size for axis, size in enumerate(t.aval.shape))
+    # Where the sum was reshaped before the logarithm it must still line up with t.
+    if log is None or log.aval.shape not in (kept, keepdims):
+        return None
+    if log.aval.shape == kept and not _spreads(subtracted, t.aval.shape, axes, producers):
+        return None
+    return (_unshifted(t, axes, producers),), {"axes": axes}
+
+
+def _match_logsumexp(equation: Equation, producers: Producers) -> Match | None:
+    """log(sum(exp(t))), or log(sum(exp(x - shift))) + shift."""
+    shift: Atom | None = None
+    ending: Equation | None = equation
+    if equation.primitive.name == "add":
+        first, shift = equation.inputs
+        ending = _producer(first, producers, "log")
+    if ending is None or ending.primitive.name != "log":
+        return None
+    found = _sum_of_exp(_unwrap(ending.inputs[0], producers, "abs"), producers)
+    if found is None:
+        return None
+    t, axes = found
+    if shift is not None:
+        inner = _producer(t, producers, "sub")
+        x = _unshifted(t, axes, producers)
+        if inner is None or x is t:
+            return None
+        same = _unshape(inner.inputs[1], producers) is _unshape(shift, producers)
+        if not same:
+            return None
+        t = x
+    return (t,), {"axes": axes, "shape": equation.aval.shape}
+
+
+def _match_relu(equation: Equation, producers: Producers) -> Match | None:
+    """max(x, 0), or where(x > 0, x, 0)."""
+    if equation.primitive.name == "max":
+        for x, zero in (equation.inputs, equation.inputs[::-1]):
+            if _is_zero(zero, producers) and x.aval.shape == equation.aval.shape:
+                return (x,), {}
+    if equation.primitive.name == "select_n" and len(equation.inputs) == 3:
+        predicate, when_false, when_true = equation.inputs
+        compare = _producer(predicate, producers, "gt", "ge", "lt", "le")
+        if compare is None:
+            return None
+        left, right = compare.inputs
+        if compare.primitive.name in ("lt", "le"):
+            left, right = right, left
+        if _is_zero(right, producers):  # left > 0
+            x, chosen, other = left, when_true, when_false
+        elif _is_zero(left, producers):  # 0 > right
+            x, chosen, other = right, when_false, when_true
+        else:
+            return None
+        if chosen is x and _is_zero(other, producers):
+            return (x,), {}
+    return None
+
+
+def _is_zero(atom: Atom, producers: Producers) -> bool:
+    atom = _unwrap(atom, producers, "broadcast_in_dim", "convert_element_type")
+    if not isinstance(atom, Constant) or np.shape(atom.value) != ():
+        return False
+    return not isinstance(atom.value, jax.core.Tracer) and float(atom.value) == 0.0
+
+
+def _logsumexp(x: Any, *, axes: tuple[int, ...], shape: tuple[int, ...]) -> Any:
+    return jax.nn.logsumexp(x, axis=axes).reshape(shape)
+
+
+softmax = Pattern("softmax", lambda x, axes: jax.nn.softmax(x, axis=axes), _match_softmax)
+log_softmax = Pattern(
+    "log_softmax", lambda x, axes: jax.nn.log_softmax(x, axis=axes), _match_log_softmax
+)
+logsumexp = Pattern("logsumexp", _logsumexp, _match_logsumexp)
+relu = Pattern("relu", lambda x: jnp.maximum(x, 0), _match_relu)

@@ -1,0 +1,149 @@
+"""The traced program: a flat list of equations, jits and custom derivatives opened up.
+
+A jaxpr nests calls that mean nothing to an explanation (`jit`, `custom_jvp`, `custom_vjp`).  They
+are inlined, so that a pattern may span them; scans, conditionals and remat keep their bodies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.surrogate import compat
+
+_CALLS = {
+    **{p: "jaxpr" for p in compat.resolve(["jit"])},
+    **{
+        p: "call_jaxpr"
+        for p in compat.resolve(
+            ["custom_jvp_call", "custom_vjp_call", "call", "closed_call", "eval_jaxpr"]
+        )
+    },
+}
+
+
+class Variable:
+    """A value of the program, known by its shape and dtype only."""
+
+    __slots__ = ("aval",)
+
+    def __init__(self, aval: Any):
+        self.aval = aval
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Constant:
+    """A value that is known: a literal, or an array that the program closed over."""
+
+    value: Any
+
+    @property
+    def aval(self) -> Any:
+        return jax.typeof(self.value)
+
+
+Atom = Variable | Constant
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Equation:
+    """`outputs = primitive(*inputs, **params)`; a pattern stands in a primitive's place too."""
+
+    primitive: Any
+    inputs: tuple[Atom, ...]
+    outputs: tuple[Variable, ...]
+    params: dict[str, Any]
+    effects: Any = frozenset()
+    origin: Any = None
+
+    def bind(self, *values: Any) -> list[Any]:
+        """The equation's outputs at these input values, by JAX's own meaning of the primitive."""
+        outputs = self.primitive.bind(*values, **self.params)
+        return list(outputs) if self.primitive.multiple_results else [outputs]
+
+    def function(self, *values: Any) -> Any:
+        """The only output at these values."""
+        return self.bind(*values)[0]
+
+    @property
+    def aval(self) -> Any:
+        return self.outputs[0].aval
+
+    def __str__(self) -> str:
+        def names(atoms: Iterable[Atom]) -> str:
+            return ", ".join(atom.aval.str_short(short_dtypes=True) for atom in atoms)
+
+        return f"{self.primitive.name}({names(self.inputs)}) -> {names(self.outputs)}"
+
+    @property
+    def line(self) -> str:
+        """The user's source line."""
+        return "an unknown line" if self.origin is None else compat.user_line(self.origin)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """Equations in order, from input variables to output atoms."""
+
+    inputs: tuple[Variable, ...]
+    equations: tuple[Equation, ...]
+    outputs: tuple[Atom, ...]
+
+    def producers(self) -> dict[Variable, Equation]:
+        return {output: eqn for eqn in self.equations for output in eqn.outputs}
+
+    def without_dead_code(self) -> Program:
+        """The same program less what its outputs and effects do not need."""
+        needed = {atom for atom in self.outputs if isinstance(atom, Variable)}
+        kept = []
+        for equation in reversed(self.equations):
+            if equation.effects or not needed.isdisjoint(equation.outputs):
+                kept.append(equation)
+                needed.update(atom for atom in equation.inputs if isinstance(atom, Variable))
+        return dataclasses.replace(self, equations=tuple(reversed(kept)))
+
+
+def from_jaxpr(closed_jaxpr: Any) -> Program:
+    """A jaxpr as a flat program."""
+    jaxpr, _ = compat.open_jaxpr(closed_jaxpr)
+    inputs = tuple(Variable(v.aval) for v in jaxpr.invars)
+    equations: list[Equation] = []
+    outputs = _inline(closed_jaxpr, inputs, equations)
+    return Program(inputs, tuple(equations), tuple(outputs)).without_dead_code()
+
+
+def _inline(closed_jaxpr: Any, inputs: Sequence[Atom], equations: list[Equation]) -> list[Atom]:
+    jaxpr, consts = compat.open_jaxpr(closed_jaxpr)
+    env: dict[Any, Atom] = dict(zip(jaxpr.invars, inputs, strict=True))
+    env.update((v, Constant(c)) for v, c in zip(jaxpr.constvars, consts, strict=True))
+
+    def read(atom: Any) -> Atom:
+        return Constant(atom.val) if compat.is_literal(atom) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        atoms = [read(atom) for atom in eqn.invars]
+        if eqn.primitive in _CALLS:
+            outputs = _inline(eqn.params[_CALLS[eqn.primitive]], atoms, equations)
+            env.update(zip(eqn.outvars, outputs, strict=True))
+        else:
+            fresh = tuple(Variable(v.aval) for v in eqn.outvars)
+            env.update(zip(eqn.outvars, fresh, strict=True))
+            equations.append(
+                Equation(eqn.primitive, tuple(atoms), fresh, dict(eqn.params), eqn.effects, eqn)
+            )
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def trace(fun: Callable[..., Any], *args: Any) -> tuple[Program, Any]:
+    """The program of `fun` at these arrays, and the tree of its output."""
+    closed, shapes = jax.make_jaxpr(fun, return_shape=True)(*args)
+    return from_jaxpr(closed), jax.tree.structure(shapes)
+
+
+def broadcast(value: Any, shape: Sequence[int]) -> Any:
+    """`value`, spread over `shape`, as the elementwise primitives do on their own."""
+    return value if jnp.shape(value) == tuple(shape) else jnp.broadcast_to(value, shape)

@@ -1,0 +1,140 @@
+"""f and its arguments, staged: inputs checked and flattened, references broadcast, f traced once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Argnums = int | Sequence[int]
+
+
+def pick(args: Sequence[Any], argnums: Argnums) -> Any:
+    """What is attributed: one argument, or a tuple of them."""
+    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for position in positions:
+        if not -len(args) <= position < len(args):
+            raise ValueError(f"argnums={argnums} names an argument beyond the {len(args)} given")
+    return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+
+
+def place(args: Sequence[Any], argnums: Argnums, x: Any) -> tuple[Any, ...]:
+    """The arguments with what is attributed replaced by x."""
+    filled = list(args)
+    positions = [(argnums, x)] if isinstance(argnums, int) else zip(argnums, x, strict=True)
+    for position, part in positions:
+        filled[position] = part
+    return tuple(filled)
+
+
+def as_input(x: Any) -> Any:
+    """x with every leaf an array of floating numbers, or an error that says what to attribute."""
+
+    def check(path: Any, leaf: Any) -> Any:
+        where = f"x{jax.tree_util.keystr(path)}"
+        try:
+            dtype = jnp.result_type(leaf)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{where} is a {type(leaf).__name__}, not an array: only floating arrays can be "
+                "attributed. Encode it as numbers first."
+            ) from None
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"{where} has dtype {np.dtype(dtype).name if dtype.kind != 'V' else dtype}, and "
+                "only floating inputs have attributions. For integer inputs such as token ids "
+                "attribute the embedding: write f as a function of the embedded input (or of a "
+                "one-hot encoding); for pixels convert with `.astype(float)`."
+            )
+        return jnp.asarray(leaf)
+
+    if isinstance(x, str):
+        check((), x)
+    return jax.tree_util.tree_map_with_path(check, x)
+
+
+def as_reference(ref: Any, x: Any) -> Any:
+    """The reference as a tree of arrays shaped like x: a scalar or a tree that broadcasts to it."""
+    leaves, tree = jax.tree.flatten(x)
+    ref_leaves, ref_tree = jax.tree.flatten(ref)
+    if tree == ref_tree:
+        pairs = list(zip(ref_leaves, leaves, strict=True))
+    elif len(ref_leaves) == 1 and ref_tree == jax.tree.structure(0) and np.ndim(ref) == 0:
+        pairs = [(ref, leaf) for leaf in leaves]
+    else:
+        raise ValueError(_mismatch(ref, x))
+
+    def spread(r: Any, leaf: Any) -> Any:
+        try:
+            r = jnp.asarray(r)
+            if jnp.issubdtype(r.dtype, jnp.complexfloating):
+                raise TypeError
+            return jnp.broadcast_to(r.astype(leaf.dtype), leaf.shape)
+        except (TypeError, ValueError):
+            raise ValueError(_mismatch(ref, x)) from None
+
+    return jax.tree.unflatten(tree, [spread(r, leaf) for r, leaf in pairs])
+
+
+def _mismatch(ref: Any, x: Any) -> str:
+    return (
+        "the reference does not broadcast to the input.\n"
+        f"  reference: {_describe(ref)}\n"
+        f"  input:     {_describe(x)}\n"
+        "Give a scalar, or the input's tree with leaves that broadcast to its leaves."
+    )
+
+
+def _describe(tree: Any) -> str:
+    def leaf(value: Any) -> str:
+        try:
+            return jax.typeof(jnp.asarray(value)).str_short(short_dtypes=True)
+        except (TypeError, ValueError):
+            return type(value).__name__
+
+    return str(jax.tree.map(leaf, tree)).replace("'", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Staged:
+    """f as a closed jaxpr of x's leaves alone; the other arguments are its constants."""
+
+    jaxpr: Any
+    tree: Any  # of the output
+    leaves: tuple[Any, ...]  # x's
+
+
+def stage(f: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> Staged:
+    """Traces f once at these arguments."""
+    x = as_input(pick(args, argnums))
+    leaves, tree = jax.tree.flatten(x)
+
+    def flat(*leaves: Any) -> Any:
+        return f(*place(args, argnums, jax.tree.unflatten(tree, leaves)))
+
+    jaxpr, shapes = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+    return Staged(jaxpr, jax.tree.structure(shapes), tuple(leaves))
+
+
+def check_scalar(output: Any) -> None:
+    """An explanation is of one real number; says which target makes f one."""
+    leaves = jax.tree.leaves(output)
+    if len(leaves) != 1 or jax.tree.structure(output) != jax.tree.structure(0):
+        raise TypeError(
+            f"f must return one scalar, and returned {_describe(output)}. Drop side outputs, "
+            "e.g. explain `lambda x: f(x)[0]`, or pick a target by `jaxplain.logit(f, index)`."
+        )
+    (y,) = leaves
+    if jnp.shape(y) != ():
+        raise TypeError(
+            f"f must return a scalar, and returned {_describe(y)}. Wrap it in a target: "
+            "`jaxplain.logit(f, index)` for one output, `jaxplain.probability(f, index)`, "
+            "`jaxplain.log_odds(f, a, b)` or `jaxplain.contrast(f, index)`. "
+            "If the leading axis is a batch, f takes one example and `jax.vmap` makes the batch."
+        )
+    if not jnp.issubdtype(jnp.result_type(y), jnp.floating):
+        raise TypeError(f"f must return a real floating number, and returned {_describe(y)}.")
