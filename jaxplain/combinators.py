@@ -110,7 +110,9 @@ def smooth(
                 jax.random.normal(k, leaf.shape, leaf.dtype)
                 for k, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True)
             ]
-            moved = jax.tree.map(lambda v, s, e: v + s * e, x, scale, tree.unflatten(noise))
+            moved = jax.tree.map(
+                lambda v, s, e: v + s * e, x, scale, jax.tree.unflatten(tree, noise)
+            )
             return explain(*staging.place(args, argnums, moved))
 
         # The variance is taken about the explanation at x itself, near which its terms are small.

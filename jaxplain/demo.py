@@ -68,7 +68,9 @@ def load_digits(seed: int) -> tuple[Digits, Digits]:
     return Digits(train_images, train_labels), Digits(test_images, test_labels)
 
 
-def train(digits: Digits, *, seed: int, epochs: int = 20, batch: int = 64, quiet: bool = False):
+def train(
+    digits: Digits, *, seed: int, epochs: int = 20, batch: int = 64, quiet: bool = False
+) -> Any:
     """Fits the CNN with Adam; returns its variables."""
     from tqdm import tqdm
 
@@ -112,7 +114,9 @@ def explainers(classify: Classifier) -> dict[str, Explain]:
     return {name: jax.jit(jax.vmap(explain)) for name, explain in explain_one.items()}
 
 
-def relative_gap(classify: Classifier, contributions: Array, images: Array, classes: Array):
+def relative_gap(
+    classify: Classifier, contributions: Array, images: Array, classes: Array
+) -> Array:
     """Largest |f(x) - f(ref) - Σ contributions| / |f(x) - f(ref)| of a batch."""
 
     def one(contribution: Array, image: Array, index: Array) -> Array:
@@ -123,7 +127,9 @@ def relative_gap(classify: Classifier, contributions: Array, images: Array, clas
     return jax.jit(jax.vmap(one))(contributions, images, classes).max()
 
 
-def deletion_score(classify: Classifier, contributions: Array, images: Array, classes: Array):
+def deletion_score(
+    classify: Classifier, contributions: Array, images: Array, classes: Array
+) -> Array:
     """Mean fall of the class's logit while pixels go blank, largest contribution first."""
 
     def one(contribution: Array, image: Array, index: Array) -> Array:
@@ -200,10 +206,11 @@ def draw(
 ) -> None:
     """One row per digit: the digit, then each method's signed map on one colour scale."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows, columns = len(images), 1 + len(maps)
-    figure = Figure((2.1 * columns, 2.45 * rows + 0.9), dpi=110, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, hspace=0.02)
+    spaced = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, hspace=0.02)
+    figure = Figure((2.1 * columns, 2.45 * rows + 0.9), dpi=110, layout=spaced)
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])

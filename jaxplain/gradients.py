@@ -100,9 +100,7 @@ def input_x_gradient(
     def explain(*args: Any) -> Any:
         x = staging.as_input(staging.pick(args, argnums))
         reference = staging.as_reference(ref, x)
-        return jax.tree.map(
-            lambda g, v, v0: g * (v - v0), explain_gradient(*args), x, reference
-        )
+        return jax.tree.map(lambda g, v, v0: g * (v - v0), explain_gradient(*args), x, reference)
 
     return explain
 

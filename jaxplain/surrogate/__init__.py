@@ -64,9 +64,7 @@ def evaluate(
     if table.lifted.needs_reference:
         if ref is None:
             raise ValueError("this rule table works on differences from a reference: give `ref=`")
-        x = jax.tree.unflatten(
-            jax.tree.structure(staging.pick(args, argnums)), list(staged.leaves)
-        )
+        x = jax.tree.unflatten(jax.tree.structure(staging.pick(args, argnums)), list(staged.leaves))
         references = jax.tree.leaves(staging.as_reference(ref, x))
     else:
         references = [None] * len(staged.leaves)
@@ -80,5 +78,3 @@ def evaluate(
         jax.tree.unflatten(staged.tree, [value(output) for output in outputs]),
         jax.tree.unflatten(staged.tree, at_reference),
     )
-
-

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 Forward = Callable[[Any, Any], Any]
 
@@ -26,13 +27,35 @@ def attach(
         return primal(active, passive)
 
     def forward(active: Any, passive: Any) -> tuple[Any, Any]:
+        if any(leaf.perturbed for leaf in jax.tree.leaves(passive, is_leaf=_is_traced)):
+            raise TypeError(
+                "a surrogate is differentiated only in what is attributed (`argnums`): its "
+                "backward pass in parameters or references would not be a gradient. To train, "
+                "differentiate f itself, or a loss of `explain(x, params)`."
+            )
+        active, passive = (
+            jax.tree.map(lambda leaf: leaf.value, tree, is_leaf=_is_traced)
+            for tree in (active, passive)
+        )
         return primal(active, passive), residuals(active, passive)
 
     def transpose(saved: Any, cotangent: Any) -> tuple[Any, None]:
-        return backward(saved, cotangent), None
+        return backward(saved, jax.tree.map(_dense, cotangent, is_leaf=_is_zero)), None
 
-    function.defvjp(forward, transpose)
+    function.defvjp(forward, transpose, symbolic_zeros=True)
     return function
+
+
+def _is_traced(leaf: Any) -> bool:
+    return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
+
+
+def _is_zero(leaf: Any) -> bool:
+    return isinstance(leaf, jax.custom_derivatives.SymbolicZero)
+
+
+def _dense(leaf: Any) -> Any:
+    return jnp.zeros(leaf.shape, leaf.dtype) if _is_zero(leaf) else leaf
 
 
 def scaled(primal: Forward, slopes: Forward) -> Callable[[Any, Any], Any]:

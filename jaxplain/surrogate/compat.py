@@ -14,7 +14,12 @@ from jax.extend.core import Literal, Primitive
 
 _LIBRARIES = tuple(
     os.sep + os.path.join(*parts) + os.sep
-    for parts in [("jax", "_src"), ("site-packages", "jax"), ("site-packages", "flax"), ("jaxplain",)]
+    for parts in [
+        ("jax", "_src"),
+        ("site-packages", "jax"),
+        ("site-packages", "flax"),
+        ("jaxplain",),
+    ]
 )
 
 

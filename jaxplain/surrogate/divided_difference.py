@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jaxplain.surrogate.program import Equation
 
-Slope = Any | None  # None: constant, or not a real number, so that nothing flows through it
+Slope = Any  # None: constant, or not a real number, so that nothing flows through it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,5 +345,3 @@ def _tanhc(h: Any) -> Any:
 def _artanhc(r: Any) -> Any:
     """artanh(r)/r for |r| ≤ ¼."""
     return _series(r, [1 / (2 * k + 1) for k in range(12)])
-
-

@@ -16,6 +16,7 @@ class Lifted:
     """An array that depends on x, with what a rule needs to know of it."""
 
     needs_reference = False
+    value: Any
 
     @classmethod
     def lift(cls, value: Any, reference: Any) -> Self:

@@ -26,26 +26,21 @@ from jaxplain.surrogate.program import Equation, broadcast
 _MOST_PLAYERS = 6
 
 
-class Pair(Lifted):
-    """(value, reference), both computed; the root of what follows.
+class Paired(Lifted):
+    """A value with a reference, computed or waiting.
 
     The reference half never touches the value, so that under `vmap` over examples with one
     reference it is computed once.
     """
 
     needs_reference = True
-
-    def __init__(self, value: Any, reference: Any, *, reduced: bool = False, scale: bool = False):
-        self.value = value
-        self.reference = reference
-        # Hints for products (see `rescale`), not part of the tree: a sum over elements, and the
-        # inverse of one, which grows without bound where the reference is near zero.
-        self.reduced = reduced
-        self.scale = scale
-
-    @classmethod
-    def lift(cls, value: Any, reference: Any) -> Pair:
-        return cls(value, reference)
+    reference: Any
+    roots: tuple[Pair, ...]
+    linear: bool  # in its roots
+    # Hints for products (see `rescale`): a sum over elements, and the inverse of one, which grows
+    # without bound where the reference is near zero.
+    reduced: bool
+    scale: bool
 
     @property
     def dtype(self) -> Any:
@@ -55,9 +50,21 @@ class Pair(Lifted):
     def shape(self) -> tuple[int, ...]:
         return jnp.shape(self.reference)
 
-    @property
-    def roots(self) -> tuple[Pair, ...]:
-        return (self,)
+
+class Pair(Paired):
+    """(value, reference), both computed; the root of what follows."""
+
+    def __init__(self, value: Any, reference: Any, *, reduced: bool = False, scale: bool = False):
+        self.value = value
+        self.reference = reference
+        self.roots = (self,)
+        self.linear = True
+        self.reduced = reduced
+        self.scale = scale
+
+    @classmethod
+    def lift(cls, value: Any, reference: Any) -> Pair:
+        return cls(value, reference)
 
 
 jax.tree_util.register_pytree_node(
@@ -68,16 +75,14 @@ _INVERSES = ("rsqrt", "pow")
 _SCALINGS = ("mul", "neg", "div", "convert_element_type", "stop_gradient")
 
 
-class Deferred(Lifted):
+class Deferred(Paired):
     """An elementwise equation whose value nobody has asked for yet."""
-
-    needs_reference = True
 
     def __init__(self, equation: Equation, operands: Sequence[Any]):
         self.equation = equation
         self.operands = tuple(operands)
         self.reference = equation.function(*(_reference(operand) for operand in operands))
-        active = [operand for operand in operands if isinstance(operand, Lifted)]
+        active = [operand for operand in operands if isinstance(operand, Paired)]
         self.roots = unique(root for operand in active for root in operand.roots)
         self.frozen = equation.primitive.name == "stop_gradient" or all(
             getattr(operand, "frozen", False) for operand in active
@@ -85,14 +90,6 @@ class Deferred(Lifted):
         self.linear = _is_linear(equation, operands)
         self.reduced = all(root.reduced for root in self.roots)
         self.scale = self.reduced and _is_inverse(equation, operands)
-
-    @property
-    def dtype(self) -> Any:
-        return jnp.result_type(self.reference)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return jnp.shape(self.reference)
 
     @functools.cached_property
     def _settled(self) -> Any:
@@ -117,7 +114,7 @@ class Deferred(Lifted):
         moved: dict[int, Any] = {}
 
         def move(operand: Any) -> Any:
-            if not isinstance(operand, Lifted):
+            if not isinstance(operand, Paired):
                 if jnp.ndim(operand) == 0:
                     return operand
                 return equation.function(broadcast(operand, self.shape))
@@ -133,13 +130,13 @@ class Deferred(Lifted):
 
 
 def _reference(operand: Any) -> Any:
-    return operand.reference if isinstance(operand, Lifted) else operand
+    return operand.reference if isinstance(operand, Paired) else operand
 
 
 def _is_linear(equation: Equation, operands: Sequence[Any]) -> bool:
     """Whether the equation is linear in its root, so that its own vjp is the rule."""
     name = equation.primitive.name
-    active = [isinstance(operand, Lifted) for operand in operands]
+    active = [isinstance(operand, Paired) for operand in operands]
     if name == "mul":
         fits = sum(active) == 1
     elif name in ("div", "select_n"):
@@ -149,7 +146,9 @@ def _is_linear(equation: Equation, operands: Sequence[Any]) -> bool:
     return (
         fits
         and jnp.issubdtype(equation.aval.dtype, jnp.floating)
-        and all(is_real(o) and getattr(o, "linear", True) for o in operands if isinstance(o, Lifted))
+        and all(
+            is_real(o) and getattr(o, "linear", True) for o in operands if isinstance(o, Paired)
+        )
     )
 
 
@@ -183,7 +182,7 @@ class Expression:
         self.roots = output.roots
         self.nodes = tuple(self._in_order(output))
         operands = [operand for node in self.nodes for operand in node.operands]
-        self.constants = [operand for operand in operands if not isinstance(operand, Lifted)]
+        self.constants = [operand for operand in operands if not isinstance(operand, Paired)]
 
     def _in_order(self, output: Deferred) -> list[Deferred]:
         ordered: dict[int, Deferred] = {}
@@ -204,7 +203,7 @@ class Expression:
         remaining = iter(constants)
         for node in self.nodes:
             operands = [
-                known[id(operand)] if isinstance(operand, Lifted) else next(remaining)
+                known[id(operand)] if isinstance(operand, Paired) else next(remaining)
                 for operand in node.operands
             ]
             known[id(node)] = apply(node, operands)

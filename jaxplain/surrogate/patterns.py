@@ -57,7 +57,6 @@ def replace(prog: Program, wanted: Sequence[Pattern]) -> Program:
 # Looking backwards through a program.
 
 
-
 def _producer(atom: Atom, producers: Producers, *names: str) -> Equation | None:
     """The equation that makes this value, if its primitive is one of these."""
     equation = producers.get(atom) if isinstance(atom, Variable) else None

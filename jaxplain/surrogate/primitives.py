@@ -53,9 +53,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         threefry2x32 custom_lin stage""".split()
     ),
     # Never with an active operand: they make values, or order effects.
-    "sources": tuple(
-        """after_all axis_index create_token dce_sink empty2 iota get swap""".split()
-    ),
+    "sources": tuple("""after_all axis_index create_token dce_sink empty2 iota get swap""".split()),
 }
 
 

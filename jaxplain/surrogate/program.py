@@ -16,13 +16,11 @@ import jax.numpy as jnp
 from jaxplain.surrogate import compat
 
 _CALLS = {
-    **{p: "jaxpr" for p in compat.resolve(["jit"])},
-    **{
-        p: "call_jaxpr"
-        for p in compat.resolve(
-            ["custom_jvp_call", "custom_vjp_call", "call", "closed_call", "eval_jaxpr"]
-        )
-    },
+    **dict.fromkeys(compat.resolve(["jit"]), "jaxpr"),
+    **dict.fromkeys(
+        compat.resolve(["custom_jvp_call", "custom_vjp_call", "call", "closed_call", "eval_jaxpr"]),
+        "call_jaxpr",
+    ),
 }
 
 

@@ -1,8 +1,9 @@
-"""f and its arguments, staged: inputs checked and flattened, references broadcast, f traced once."""
+"""f and its arguments, staged: inputs checked and flattened, references spread, f traced."""
 
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -60,10 +61,10 @@ def as_input(x: Any) -> Any:
 def as_reference(ref: Any, x: Any) -> Any:
     """The reference as a tree of arrays shaped like x: a scalar or a tree that broadcasts to it."""
     leaves, tree = jax.tree.flatten(x)
-    ref_leaves, ref_tree = jax.tree.flatten(ref)
-    if tree == ref_tree:
+    ref_leaves = jax.tree.leaves(ref)
+    if same_tree(ref, x):
         pairs = list(zip(ref_leaves, leaves, strict=True))
-    elif len(ref_leaves) == 1 and ref_tree == jax.tree.structure(0) and np.ndim(ref) == 0:
+    elif same_tree(ref, 0) and np.ndim(ref) == 0:
         pairs = [(ref, leaf) for leaf in leaves]
     else:
         raise ValueError(_mismatch(ref, x))
@@ -78,6 +79,11 @@ def as_reference(ref: Any, x: Any) -> Any:
             raise ValueError(_mismatch(ref, x)) from None
 
     return jax.tree.unflatten(tree, [spread(r, leaf) for r, leaf in pairs])
+
+
+def same_tree(a: Any, b: Any) -> bool:
+    """Whether two pytrees have one structure."""
+    return operator.eq(jax.tree.structure(a), jax.tree.structure(b))
 
 
 def _mismatch(ref: Any, x: Any) -> str:
@@ -123,7 +129,7 @@ def stage(f: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> Stage
 def check_scalar(output: Any) -> None:
     """An explanation is of one real number; says which target makes f one."""
     leaves = jax.tree.leaves(output)
-    if len(leaves) != 1 or jax.tree.structure(output) != jax.tree.structure(0):
+    if not same_tree(output, 0):
         raise TypeError(
             f"f must return one scalar, and returned {_describe(output)}. Drop side outputs, "
             "e.g. explain `lambda x: f(x)[0]`, or pick a target by `jaxplain.logit(f, index)`."

@@ -37,7 +37,7 @@ class RuleTable:
     """
 
     lifted: type[Lifted]
-    rules: Mapping[Any, Rule] = MappingProxyType({})
+    rules: Mapping[Any, Rule] = dataclasses.field(default_factory=dict)
     fallback: Rule | None = None
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class RuleTable:
     def register(self, primitives: Any, rule: Rule) -> RuleTable:
         """A new table in which `primitives` (one, or an iterable of them) have this rule."""
         keys = primitives if isinstance(primitives, Iterable) else (primitives,)
-        return dataclasses.replace(self, rules={**self.rules, **{key: rule for key in keys}})
+        return dataclasses.replace(self, rules={**self.rules, **dict.fromkeys(keys, rule)})
 
     def __or__(self, other: RuleTable) -> RuleTable:
         """The union; where both have a rule, `other`'s."""

@@ -21,10 +21,10 @@ import numpy as np
 from jaxplain.surrogate import compat, divided_difference, patterns, primitives
 from jaxplain.surrogate.backward import attach, scaled
 from jaxplain.surrogate.errors import UnsupportedPrimitive
-from jaxplain.surrogate.lifted import Lifted, settled, value
-from jaxplain.surrogate.pair import Deferred, Pair, is_real, unique
+from jaxplain.surrogate.lifted import settled, value
+from jaxplain.surrogate.pair import Deferred, Pair, Paired, is_real, unique
 from jaxplain.surrogate.program import Equation, broadcast
-from jaxplain.surrogate.table import RuleTable
+from jaxplain.surrogate.table import Rule, RuleTable
 
 _NODES = 8  # Gauss-Legendre nodes of a local path integral
 _LARGE = 10.0  # from this ratio of reference scale to scale on, a product settles the scale first
@@ -72,17 +72,18 @@ def rescale(*, norm_theta: float | None = None) -> RuleTable:
 
     Source: arXiv 1704.02685, section 3.5.1, extended from neurons to programs.
     """
+    groups: dict[str, Rule] = {
+        "linear": linear,
+        "elementwise": functools.partial(elementwise, norm_theta),
+        "bilinear": bilinear,
+        "maximum": winner,
+        "curved": path_integral,
+        "linear_solve": linear_solve,
+        "discrete": discrete,
+        "opaque": refuse,
+    }
     table = RuleTable(Pair)
-    for name, rule in [
-        ("linear", linear),
-        ("elementwise", functools.partial(elementwise, norm_theta)),
-        ("bilinear", bilinear),
-        ("maximum", winner),
-        ("curved", path_integral),
-        ("linear_solve", linear_solve),
-        ("discrete", discrete),
-        ("opaque", refuse),
-    ]:
+    for name, rule in groups.items():
         table = table.register(primitives.group(name), rule)
     table = table.register(compat.resolve(_RESHAPING), reshaped)
     table = table.register(patterns.softmax, softmax)
@@ -95,7 +96,7 @@ def rescale(*, norm_theta: float | None = None) -> RuleTable:
 
 def reference(operand: Any) -> Any:
     """The operand's reference; a constant is its own."""
-    return operand.reference if isinstance(operand, Lifted) else operand
+    return operand.reference if isinstance(operand, Paired) else operand
 
 
 def _on_settled(rule: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
@@ -104,7 +105,7 @@ def _on_settled(rule: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     @functools.wraps(rule)
     def on_settled(equation: Equation, *operands: Any) -> list[Any]:
         operands = tuple(settled(operand) for operand in operands)
-        if not any(isinstance(operand, Lifted) for operand in operands):
+        if not any(isinstance(operand, Paired) for operand in operands):
             return equation.bind(*operands)
         _no_active_index(equation, operands)
         return rule(equation, *operands)
@@ -115,7 +116,7 @@ def _on_settled(rule: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
 def _no_active_index(equation: Equation, operands: Sequence[Any]) -> None:
     first = _FIRST_INDEX.get(equation.primitive.name, len(operands))
     for operand in operands[first:]:
-        if isinstance(operand, Lifted) and not jnp.issubdtype(operand.dtype, jnp.inexact):
+        if isinstance(operand, Paired) and not jnp.issubdtype(operand.dtype, jnp.inexact):
             raise UnsupportedPrimitive(
                 f"{equation} at {equation.line} uses a value that depends on x as an index. "
                 "An index has no multiplier: compute it from something that is not attributed, "
@@ -128,7 +129,7 @@ def _split(operands: Sequence[Any]) -> tuple[list[int], list[Any], list[Any], An
     positions = [
         i
         for i, operand in enumerate(operands)
-        if isinstance(operand, Lifted) and jnp.issubdtype(operand.dtype, jnp.inexact)
+        if isinstance(operand, Paired) and jnp.issubdtype(operand.dtype, jnp.inexact)
     ]
     return (
         positions,
@@ -153,7 +154,7 @@ def linear(equation: Equation, *operands: Any) -> list[Any]:
     """Linear in the active operands together: the primitive's own vjp."""
     values = equation.bind(*map(value, operands))
     references = equation.bind(*map(reference, operands))
-    active = [operand for operand in operands if isinstance(operand, Lifted)]
+    active = [operand for operand in operands if isinstance(operand, Paired)]
     name = equation.primitive.name
     reduced = name in ("reduce_sum", "psum") or all(operand.reduced for operand in active)
     scale = name in _RESHAPING and active[0].scale
@@ -181,23 +182,23 @@ def refuse(equation: Equation, *operands: Any) -> list[Any]:
 
 
 def reshaped(equation: Equation, *operands: Any) -> list[Any]:
-    """A reshaping: pushed through booleans that wait, so that they stay functions of their roots."""
+    """A reshaping commutes with booleans that wait; they stay functions of their roots."""
     (operand, *rest) = operands
     waits = isinstance(operand, Deferred) and not is_real(operand)
-    if waits and not any(isinstance(other, Lifted) for other in rest):
+    if waits and not any(isinstance(other, Paired) for other in rest):
         return [operand.through(equation, linear)]
     return linear(equation, *operands)
 
 
 def _spread(operand: Any, shape: tuple[int, ...]) -> Any:
     """An active operand brought to the shape of the elementwise result."""
-    if not isinstance(operand, Lifted) or operand.shape == shape:
+    if not isinstance(operand, Paired) or operand.shape == shape:
         return operand
     if isinstance(operand, Deferred) and not is_real(operand):
         spreading = _broadcast_equation(operand, shape)
         return operand.through(spreading, linear)
     operand = operand.settle()
-    if not isinstance(operand, Lifted):
+    if not isinstance(operand, Paired):
         return operand
     return Pair(
         broadcast(operand.value, shape),
@@ -238,7 +239,7 @@ def elementwise(norm_theta: float | None, equation: Equation, *operands: Any) ->
 
 
 def _lifted(operands: Sequence[Any]) -> list[Any]:
-    return [operand for operand in operands if isinstance(operand, Lifted)]
+    return [operand for operand in operands if isinstance(operand, Paired)]
 
 
 def _roots(operands: Sequence[Any]) -> tuple[Pair, ...]:
@@ -255,9 +256,9 @@ def _several_roots(
         return linear(equation, *operands)
     if name == "mul":
         return [_times(norm_theta, equation, *operands)]
-    if name == "div" and all(isinstance(operand, Lifted) for operand in operands):
+    if name == "div" and all(isinstance(operand, Paired) for operand in operands):
         return [_weighted(norm_theta, equation, *map(settled, operands), inverse=True)]
-    if name == "select_n" and not isinstance(operands[0], Lifted):
+    if name == "select_n" and not isinstance(operands[0], Paired):
         return linear(equation, *operands)
     chooser = _roots(operands[:1])
     return [
@@ -294,21 +295,17 @@ def _complex(equation: Equation, *operands: Any) -> list[Any]:
 # Products.
 
 
-class Product(Lifted):
+class Product(Paired):
     """A product of several roots that waits for further factors: Shapley values of all of them."""
-
-    needs_reference = True
 
     def __init__(self, equation: Equation, factors: Sequence[Any]):
         self.equation = equation
         self.factors = tuple(factors)
         self.reference = functools.reduce(equation.function, map(reference, factors))
         self.roots = _roots(factors)
+        self.linear = False
         self.reduced = all(root.reduced for root in self.roots)
         self.scale = False
-
-    dtype = Pair.dtype
-    shape = Pair.shape
 
     def settle(self) -> Any:
         return self._settled
@@ -354,7 +351,7 @@ def _times(norm_theta: float | None, equation: Equation, a: Any, b: Any) -> Any:
     factors: dict[int, Any] = {}
     constant = None
     for operand in (a, b):
-        if not isinstance(operand, Lifted):
+        if not isinstance(operand, Paired):
             constant = operand
             continue
         for factor in operand.factors if isinstance(operand, Product) else (operand,):
@@ -374,14 +371,14 @@ def _times(norm_theta: float | None, equation: Equation, a: Any, b: Any) -> Any:
 
 
 def _is_scale(operand: Any) -> bool:
-    return isinstance(operand, Lifted) and getattr(operand, "scale", False)
+    return isinstance(operand, Paired) and getattr(operand, "scale", False)
 
 
 def _weighted(
     norm_theta: float | None, equation: Equation, c: Any, s: Any, *, inverse: bool = False
 ) -> Any:
     """c·s (or c/b with s = 1/b): Δ(cs) = s_θ Δc + c_θ Δs, well conditioned by the choice of θ."""
-    if not isinstance(c, Lifted) or not isinstance(s, Lifted):
+    if not isinstance(c, Paired) or not isinstance(s, Paired):
         return linear(equation, c, s)[0] if not inverse else elementwise(None, equation, c, s)[0]
     chooses = _is_scale(s) or (inverse and s.reduced)
 
@@ -466,9 +463,7 @@ def winner(equation: Equation, *operands: Any) -> list[Any]:
         return jax.tree.map(jnp.add, here, there)
 
     surrogate = attach(lambda a, p: function(a, p[1]), shares, backward)
-    return [
-        Pair(surrogate(values, (references, rest)), function(references, rest), reduced=True)
-    ]
+    return [Pair(surrogate(values, (references, rest)), function(references, rest), reduced=True)]
 
 
 def _ratio(a: Any, b: Any) -> Any:
@@ -503,9 +498,7 @@ def _softmax_like(
             lambda means, cotangent: backward(means, cotangent, axes),
         )
         return [
-            Pair(
-                surrogate(operand.value, operand.reference), equation.function(operand.reference)
-            )
+            Pair(surrogate(operand.value, operand.reference), equation.function(operand.reference))
         ]
 
     return rule
@@ -650,7 +643,7 @@ def linear_solve(equation: Equation, *operands: Any) -> list[Any]:
     lengths, jaxprs = equation.params["const_lengths"], equation.params["jaxprs"]
     total = sum(lengths)
     consts, b = operands[: lengths.matvec], operands[total:]
-    if not any(isinstance(const, Lifted) for const in consts):
+    if not any(isinstance(const, Paired) for const in consts):
         return linear(equation, *operands)
     matvec = jaxprs.matvec
 
@@ -663,7 +656,7 @@ def linear_solve(equation: Equation, *operands: Any) -> list[Any]:
         matrix = jax.vmap(apply, out_axes=1)(jnp.eye(flat.size, dtype=flat.dtype))
         return unravel(jnp.linalg.solve(matrix, flat))
 
-    smooth = [i for i, c in enumerate(consts) if isinstance(c, Lifted)]
+    smooth = [i for i, c in enumerate(consts) if isinstance(c, Paired)]
     rest = [None if i in smooth else value(c) for i, c in enumerate(consts)]
 
     def function(active: Any, rest: Any) -> list[Any]:
