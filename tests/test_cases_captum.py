@@ -164,7 +164,7 @@ def test_model(case):
         pytest.skip("multipliers have no convergence delta")
     x, others = attributed(case)
     ref, _ = references(case, x)
-    f = jax.vmap(scalar(case))
+    f = jax.jit(jax.vmap(scalar(case)))
     index = target(case, len(x[0]))
     delta = f(x, others, index) - f(ref, others, index)
     expected = row_sums(value(case, "captum_value")) - array(case["captum_convergence_delta"])

@@ -1,6 +1,7 @@
 """Closed forms of single operations, and a tiny Llama's and GPT-2's numbers, in float64."""
 
-from functools import partial
+import itertools
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +44,17 @@ def pending(case):
     return next((PENDING[m] for m in PENDING if case["method"].startswith(m)), None)
 
 
-def rules(case):
-    """Rescale with the θ of the norm rule that the case's numbers were computed with."""
-    return jxp.rules.rescale(norm_theta=1.0 if "theta1.0" in case["id"] else 0.5)
+def thetas(case):
+    """The norm rule's θ for a case's numbers, and None for the default where it chooses that θ."""
+    if "theta" not in case["id"]:
+        return [None]
+    theta = 1.0 if "theta1.0" in case["id"] else 0.5
+    chosen = 1.0 if "-zero-" in case["id"] else 0.5
+    return [theta, None] if theta == chosen else [theta]
+
+
+def table(theta):
+    return "rescale" if theta is None else jxp.rules.rescale(norm_theta=theta)
 
 
 def check_operation(case):
@@ -56,8 +65,8 @@ def check_operation(case):
     x, ref = ({name: array(given[name + end]) for name in operands} for end in ("", "0"))
     norm = (given["eps"], array(given["gamma"])) if "gamma" in given else ()
     f = lambda x: jnp.sum(array(given.get("m_out", 1.0)) * operation(*x.values(), *norm))
-    m = jxp.deeplift(f, ref, rules=rules(case), multiply=False)(x)
-    for name in operands:
+    for theta, name in itertools.product(thetas(case), operands):
+        m = jax.jit(jxp.deeplift(f, ref, rules=table(theta), multiply=False))(x)
         expected = case["expected"]["m" if "m" in case["expected"] else f"m_{name}"]
         assert_close(m[name], expected, tolerance)
         if f"C_{name}" in case["expected"]:
@@ -69,7 +78,9 @@ def check_product(case):
     """Three factors share alike, however the product is bracketed."""
     x, ref = array(case["input"]["x"]), array(case["input"]["x0"])
     for f in (lambda x: (x[0] * x[1]) * x[2], lambda x: x[0] * (x[1] * x[2]), jnp.prod):
-        assert_close(jxp.deeplift(f, ref)(x), case["expected"]["nary_shapley"], case["tol"])
+        assert_close(
+            jax.jit(jxp.deeplift(f, ref))(x), case["expected"]["nary_shapley"], case["tol"]
+        )
 
 
 def check_deeplift(case):
@@ -77,13 +88,13 @@ def check_deeplift(case):
         check_llama(case)
         return
     explain = jxp.deeplift(mlp_logit(case), array(case["reference"]))
-    assert_close(explain(array(case["input"])), case["expected"], case["tol"])
+    assert_close(jax.jit(explain)(array(case["input"])), case["expected"], case["tol"])
 
 
 def check_relu_override(method, case):
     """The case starts its backward pass from the logit itself instead of from 1."""
     f, x = mlp_logit(case), array(case["input"])
-    scores = method(lambda z: f(x) * f(z))(x)
+    scores = jax.jit(method(lambda z: f(x) * f(z)))(x)
     assert_close(scores, case["expected"], case["tol"])
 
 
@@ -94,51 +105,65 @@ def mlp_logit(case):
         act = {"type": case["model"]["act"].lower()}
         layers = [layers[0], act, layers[1], act, layers[2]]
     model = sequential(layers)
-    assert_close(model(array(case["input"])), case["output"], case["tol"])
+    assert_close(jax.jit(model)(array(case["input"])), case["output"], case["tol"])
     return jxp.logit(model, case["target"])
 
 
-def language_model(case):
-    """The target's logit as a function of the token embeddings, and those embeddings."""
-    name, build, tokens = (
-        ("gpt2", gpt2, "transformer.wte")
-        if "gpt2" in case["id"]
-        else ("llama", llama, "model.embed_tokens")
-    )
+@cache
+def language_model(name, token):
+    """A logit of the last position as a function of the token embeddings, and the embeddings."""
+    build, tokens = {
+        "gpt2": (gpt2, "transformer.wte.weight"),
+        "llama": (llama, "model.embed_tokens.weight"),
+    }[name]
     model = BY_ID[f"lxt-tiny-{name}-attnlrp"]["model"]
-    table = array(model["state_dict"][f"{tokens}.weight"])
+    return jxp.logit(build(model), token), array(model["state_dict"][tokens])
+
+
+def embedded(case, embeddings):
     [ids] = case["input"]["input_ids"]
-    return jax.jit(jxp.logit(build(model), case["target"]["token"])), table[jnp.array(ids)]
+    return embeddings[jnp.array(ids)]
+
+
+@cache
+def llama_deeplift(token, theta):
+    """f(x), f(ref) and the contributions as one compiled function of x and ref."""
+    f, embeddings = language_model("llama", token)
+    explain = lambda x, ref: (f(x), f(ref), jxp.deeplift(f, ref, rules=table(theta))(x))
+    return jax.jit(explain), embeddings
 
 
 def check_llama(case):
-    f, x = language_model(case)
     ref, expected, tolerance = array(case["reference"]), case["expected"], case["tol"]
-    assert_close(f(x), case["output"]["logit"], tolerance)
-    assert_close(f(ref), case["output"]["logit_ref"], tolerance)
-    scores = jax.jit(jxp.deeplift(f, ref, rules=rules(case)))(x)
-    assert_close(scores.sum(), expected["sum"], tolerance)
-    if "exp_sum_div" not in case["id"]:  # that softmax rule is complete too, but not ours
-        assert_close(scores, expected["C_embed"], tolerance)
-        assert_close(scores.sum(-1), expected["C_token"], tolerance)
+    for theta in thetas(case):
+        explain, embeddings = llama_deeplift(case["target"]["token"], theta)
+        y, y_ref, scores = explain(embedded(case, embeddings), ref)
+        assert_close(y, case["output"]["logit"], tolerance)
+        assert_close(y_ref, case["output"]["logit_ref"], tolerance)
+        assert_close(scores.sum(), expected["sum"], tolerance)
+        if "exp_sum_div" not in case["id"]:  # that softmax rule is complete too, but not ours
+            assert_close(scores, expected["C_embed"], tolerance)
+            assert_close(scores.sum(-1), expected["C_token"], tolerance)
 
 
 def check_zero_reference(case):
     """θ = 1/2 blows up where the reference's norm is 1/√ε; the default sees it and takes θ = 1."""
-    f, x = language_model(case)
-    explain = lambda **options: jax.jit(jxp.deeplift(f, 0.0, **options))(x)
-    blown_up, scores = explain(rules=rules(case)), explain()
-    assert jnp.abs(blown_up).max() > case["expected"]["max_abs_C_greater_than"]
+    explain, embeddings = llama_deeplift(case["target"]["token"], 0.5)
+    x = embedded(case, embeddings)
+    scores = explain(x, jnp.zeros_like(x))[-1]
+    assert jnp.abs(scores).max() > case["expected"]["max_abs_C_greater_than"]
     total = case["expected"]["sum_approx"]
-    assert_close(blown_up.sum(), total, case["tol"] * jnp.abs(blown_up).sum())
-    assert_close(scores.sum(), total, case["tol"] * max(1.0, jnp.abs(scores).sum()))
-    settled = BY_ID["dl-tiny-llama-zero-theta1.0-logmean"]
-    assert_close(scores, settled["expected"]["C_embed"], settled["tol"])
+    assert_close(scores.sum(), total, case["tol"] * jnp.abs(scores).sum())
+    default = llama_deeplift(case["target"]["token"], None)[0](x, jnp.zeros_like(x))[-1]
+    assert_close(default.sum(), total, case["tol"] * max(1.0, jnp.abs(default).sum()))
+    assert jnp.abs(default).max() <= 100 * max(1.0, abs(total))
 
 
 def check_input_x_gradient(case):
-    f, x = language_model(case)
-    assert_close(f(x), case["output"]["logits_last"][case["target"]["token"]], case["tol"])
+    token = case["target"]["token"]
+    f, embeddings = language_model("gpt2" if "gpt2" in case["id"] else "llama", token)
+    x = embedded(case, embeddings)
+    assert_close(jax.jit(f)(x), case["output"]["logits_last"][token], case["tol"])
     scores = jax.jit(jxp.input_x_gradient(f))(x)
     assert_close(scores, case["expected"]["R_embed"], case["tol"])
     assert_close(scores.sum(-1), case["expected"]["R_token"], case["tol"])
