@@ -75,7 +75,7 @@ def train(
     from tqdm import tqdm
 
     model, optimizer = CNN(), optax.adam(3e-3)
-    variables = model.init(jax.random.key(seed), digits.images[:1])
+    variables = jax.jit(model.init)(jax.random.key(seed), digits.images[:1])
     state = optimizer.init(variables)
 
     def loss(variables, images, labels):
