@@ -12,14 +12,11 @@ import jax
 import jax.extend.core.primitives
 from jax.extend.core import Literal, Primitive
 
-_LIBRARIES = tuple(
-    os.sep + os.path.join(*parts) + os.sep
-    for parts in [
-        ("jax", "_src"),
-        ("site-packages", "jax"),
-        ("site-packages", "flax"),
-        ("jaxplain",),
-    ]
+# Frames of these folders are not the user's.
+_LIBRARIES = (
+    os.path.dirname(jax.__file__) + os.sep,
+    os.path.dirname(os.path.dirname(__file__)) + os.sep,
+    os.sep + os.path.join("site-packages", "flax") + os.sep,
 )
 
 
@@ -60,10 +57,15 @@ def scan_arity(params: dict[str, Any]) -> tuple[int, int]:
     return len(consts), len(carry)
 
 
-def user_line(equation: Any) -> str:
-    """The line of the user's code that an equation comes from, as 'file.py:12 (function)'."""
-    traceback = getattr(equation.source_info, "traceback", None)
-    for frame in getattr(traceback, "frames", ()):
-        if not any(part in frame.file_name for part in _LIBRARIES):
-            return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
+def user_line(equations: Iterable[Any]) -> str:
+    """The line of the user's code behind an equation, as 'file.py:12 (function)'.
+
+    `equations` is the equation and the calls around it, the innermost first: inside a jit that was
+    traced on its own the trace may end before it reaches the user.
+    """
+    for equation in equations:
+        traceback = getattr(equation.source_info, "traceback", None)
+        for frame in getattr(traceback, "frames", ()):
+            if not frame.file_name.startswith(_LIBRARIES) and _LIBRARIES[-1] not in frame.file_name:
+                return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
     return "an unknown line"

@@ -74,6 +74,11 @@ def tiny(delta: Any) -> Any:
     return jnp.abs(delta) <= (24 * float(jnp.finfo(jnp.result_type(delta)).eps)) ** (1 / 3)
 
 
+def difference(u: Any, u0: Any) -> Any:
+    """u - u0, and 0 where both are the same infinity (a masked logit)."""
+    return jnp.where(u == u0, 0, u - u0)
+
+
 def quotient(y: Any, y0: Any, delta: Any, near: Any, small: Any) -> Any:
     """(y - y0)/Δ, and `near` where Δ is `small`."""
     return jnp.where(small, near, (y - y0) / jnp.where(small, 1, delta))
@@ -183,7 +188,7 @@ _JUMPS = ("sign", "floor", "ceil", "round", "rem", "nextafter")
 
 def exp(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     """√(y y0) sinh(Δ/2)/(Δ/2) near Δ = 0; the quotient is exact elsewhere."""
-    delta = u - u0
+    delta = difference(u, u0)
     small = jnp.abs(delta) <= 1
     half = jnp.where(small, delta / 2, 0)
     return quotient(y, y0, delta, jnp.sqrt(y) * jnp.sqrt(y0) * _sinhc(half), small)
@@ -200,14 +205,14 @@ def _expm1(u: Any, u0: Any, y: Any, y0: Any) -> Any:
 
 def _tanh(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     """(1 - y y0) tanh(Δ)/Δ."""
-    delta = u - u0
+    delta = difference(u, u0)
     small = jnp.abs(delta) <= 1
     return quotient(y, y0, delta, (1 - y * y0) * _tanhc(jnp.where(small, delta, 0)), small)
 
 
 def _logistic(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     """½ (y(1 - y0) + y0(1 - y)) tanh(Δ/2)/Δ · 2."""
-    delta = u - u0
+    delta = difference(u, u0)
     small = jnp.abs(delta) <= 2
     near = (y * (1 - y0) + y0 * (1 - y)) * _tanhc(jnp.where(small, delta / 2, 0)) / 2
     return quotient(y, y0, delta, near, small)

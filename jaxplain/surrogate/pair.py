@@ -229,7 +229,7 @@ class Expression:
 
     def _slope(self, value: Any, constants: Any, reference: Any, references: Any) -> Any:
         (root,) = self.roots
-        delta = value - reference
+        delta = divided_difference.difference(value, reference)
         slopes: dict[int, Any] = {id(root): jnp.ones_like(delta)}
         known = {id(root): reference, **zip_by_id(self.nodes, references)}
 

@@ -104,12 +104,24 @@ def _unshifted(atom: Atom, axes: Sequence[int], producers: Producers) -> Atom:
 
 
 def _sum_of_exp(atom: Atom, producers: Producers) -> tuple[Atom, tuple[int, ...]] | None:
-    """(t, axes) for a reshaped sum(exp(t), axes)."""
+    """(t, axes) for a reshaped sum(exp(t), axes); `where=` masks both t and its exponential."""
     total = _producer(_unshape(atom, producers), producers, "reduce_sum")
     if total is None:
         return None
-    exp = _producer(total.inputs[0], producers, "exp")
-    return None if exp is None else (exp.inputs[0], tuple(total.params["axes"]))
+    axes = tuple(total.params["axes"])
+    summed = total.inputs[0]
+    chosen = _producer(summed, producers, "select_n")
+    if chosen is not None and len(chosen.inputs) == 3:
+        mask, masked, summed = chosen.inputs
+        exp = _producer(summed, producers, "exp")
+        t = None if exp is None else _unshifted(exp.inputs[0], axes, producers)
+        inner = None if t is None else _producer(t, producers, "select_n")
+        if inner is None or inner.inputs[0] is not mask or len(inner.inputs) != 3:
+            return None
+        if not (_is(masked, 0, producers) and _is(inner.inputs[1], -np.inf, producers)):
+            return None
+    exp = _producer(summed, producers, "exp")
+    return None if exp is None else (exp.inputs[0], axes)
 
 
 def _spreads(atom: Atom, shape: Sequence[int], axes: Sequence[int], producers: Producers) -> bool:
@@ -220,10 +232,15 @@ def _match_relu(equation: Equation, producers: Producers) -> Match | None:
 
 
 def _is_zero(atom: Atom, producers: Producers) -> bool:
+    return _is(atom, 0, producers)
+
+
+def _is(atom: Atom, number: float, producers: Producers) -> bool:
+    """Whether a value is known to be this number everywhere."""
     atom = _unwrap(atom, producers, "broadcast_in_dim", "convert_element_type")
     if not isinstance(atom, Constant) or np.shape(atom.value) != ():
         return False
-    return not isinstance(atom.value, jax.core.Tracer) and float(atom.value) == 0.0
+    return not isinstance(atom.value, jax.core.Tracer) and float(atom.value) == number
 
 
 def _logsumexp(x: Any, *, axes: tuple[int, ...], shape: tuple[int, ...]) -> Any:

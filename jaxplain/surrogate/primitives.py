@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     # Differentiable and none of the above: the local path integral.
     "curved": tuple(
         """cholesky cumlogsumexp cumprod eigh hessenberg householder_product lu qr
-        reduce_prod schur scatter-mul sort svd top_k triangular_solve tridiagonal
+        reduce reduce_prod schur scatter-mul sort svd top_k triangular_solve tridiagonal
         tridiagonal_solve eig approx_top_k""".split()
     ),
     "linear_solve": ("custom_linear_solve",),
@@ -48,7 +48,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "calls": ("jit", "custom_jvp_call", "custom_vjp_call", "call", "closed_call", "eval_jaxpr"),
     # Without a derivative, or not meant for programs that are explained.
     "opaque": tuple(
-        """argmax argmin bitcast_convert_type reduce reduce_window select_and_scatter
+        """argmax argmin bitcast_convert_type reduce_window select_and_scatter
         random_bits random_fold_in random_seed random_split rng_bit_generator rng_uniform
         threefry2x32 custom_lin stage""".split()
     ),

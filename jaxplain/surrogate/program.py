@@ -56,7 +56,7 @@ class Equation:
     outputs: tuple[Variable, ...]
     params: dict[str, Any]
     effects: Any = frozenset()
-    origin: Any = None
+    origin: tuple[Any, ...] = ()  # the traced equation, and the calls around it
 
     def bind(self, *values: Any) -> list[Any]:
         """The equation's outputs at these input values, by JAX's own meaning of the primitive."""
@@ -80,7 +80,7 @@ class Equation:
     @property
     def line(self) -> str:
         """The user's source line."""
-        return "an unknown line" if self.origin is None else compat.user_line(self.origin)
+        return compat.user_line(self.origin)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,11 +110,13 @@ def from_jaxpr(closed_jaxpr: Any) -> Program:
     jaxpr, _ = compat.open_jaxpr(closed_jaxpr)
     inputs = tuple(Variable(v.aval) for v in jaxpr.invars)
     equations: list[Equation] = []
-    outputs = _inline(closed_jaxpr, inputs, equations)
+    outputs = _inline(closed_jaxpr, inputs, equations, ())
     return Program(inputs, tuple(equations), tuple(outputs)).without_dead_code()
 
 
-def _inline(closed_jaxpr: Any, inputs: Sequence[Atom], equations: list[Equation]) -> list[Atom]:
+def _inline(
+    closed_jaxpr: Any, inputs: Sequence[Atom], equations: list[Equation], calls: tuple[Any, ...]
+) -> list[Atom]:
     jaxpr, consts = compat.open_jaxpr(closed_jaxpr)
     env: dict[Any, Atom] = dict(zip(jaxpr.invars, inputs, strict=True))
     env.update((v, Constant(c)) for v, c in zip(jaxpr.constvars, consts, strict=True))
@@ -125,13 +127,15 @@ def _inline(closed_jaxpr: Any, inputs: Sequence[Atom], equations: list[Equation]
     for eqn in jaxpr.eqns:
         atoms = [read(atom) for atom in eqn.invars]
         if eqn.primitive in _CALLS:
-            outputs = _inline(eqn.params[_CALLS[eqn.primitive]], atoms, equations)
+            outputs = _inline(eqn.params[_CALLS[eqn.primitive]], atoms, equations, (eqn, *calls))
             env.update(zip(eqn.outvars, outputs, strict=True))
         else:
             fresh = tuple(Variable(v.aval) for v in eqn.outvars)
             env.update(zip(eqn.outvars, fresh, strict=True))
             equations.append(
-                Equation(eqn.primitive, tuple(atoms), fresh, dict(eqn.params), eqn.effects, eqn)
+                Equation(
+                    eqn.primitive, tuple(atoms), fresh, dict(eqn.params), eqn.effects, (eqn, *calls)
+                )
             )
     return [read(atom) for atom in jaxpr.outvars]
 

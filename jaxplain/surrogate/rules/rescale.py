@@ -231,7 +231,8 @@ def elementwise(norm_theta: float | None, equation: Equation, *operands: Any) ->
         roots = _roots(operands)
     if not roots:
         return equation.bind(*operands)
-    if any(jnp.issubdtype(o.dtype, jnp.complexfloating) for o in _lifted(operands)):
+    dtypes = [equation.aval.dtype, *(operand.dtype for operand in _lifted(operands))]
+    if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
         return _complex(equation, *operands)
     if len(roots) == 1 and not any(isinstance(operand, Product) for operand in operands):
         return [Deferred(equation, operands)]
@@ -252,7 +253,9 @@ def _several_roots(
     name = equation.primitive.name
     if not jnp.issubdtype(equation.aval.dtype, jnp.floating):
         return [Deferred(equation, [_unproduct(operand) for operand in operands])]
-    if name in ("add", "sub", "convert_element_type", "neg", "stop_gradient"):
+    if name in ("add", "sub", "convert_element_type", "neg", "stop_gradient") and all(
+        is_real(operand) for operand in _lifted(operands)
+    ):
         return linear(equation, *operands)
     if name == "mul":
         return [_times(norm_theta, equation, *operands)]
