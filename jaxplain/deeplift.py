@@ -10,7 +10,11 @@ import jax.numpy as jnp
 
 from jaxplain.surrogate import RuleTable, evaluate, rules, staging
 
-_TABLES = {"rescale": rules.rescale}
+_TABLES = {
+    "rescale": rules.rescale,
+    "reveal_cancel": rules.reveal_cancel,
+    "genomics": rules.genomics,
+}
 
 
 def deeplift(

@@ -11,8 +11,6 @@ import jaxplain as jxp
 CASES = load("deeplift")
 
 PENDING = {  # by the rule a case asks for: why it cannot run yet
-    "RevealCancel": 'needs rules="reveal_cancel"',
-    "DeepLIFT_GenomicsDefault": 'needs rules="genomics"',
     "Linear(pos/neg)": "needs the positive and negative parts of the Linear rule",
     "sum_k (h_k-h_{k-1})*dF/dh at alpha_k (right endpoint)": "needs neuron_integrated_gradients",
     "MaxMerge temp=1": "an experiment of 2016 that no released version kept",

@@ -10,8 +10,6 @@ from cases import params
 import jaxplain as jxp
 
 PENDING = {
-    "revealcancel": 'needs rules="reveal_cancel"',
-    "genomics_default": 'needs rules="genomics"',
 }
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import jax
 
-from jaxplain.surrogate import staging
+from jaxplain.surrogate import compat, staging
+from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.interpreter import interpret
 from jaxplain.surrogate.lifted import settled, value
@@ -68,13 +69,50 @@ def evaluate(
         references = jax.tree.leaves(staging.as_reference(ref, x))
     else:
         references = [None] * len(staged.leaves)
-    operands = [
-        table.lifted.lift(leaf, reference)
-        for leaf, reference in zip(staged.leaves, references, strict=True)
-    ]
-    outputs = [settled(output) for output in interpret(table, staged.jaxpr, operands)]
-    at_reference = [o.reference if hasattr(o, "reference") else value(o) for o in outputs]
-    return (
-        jax.tree.unflatten(staged.tree, [value(output) for output in outputs]),
-        jax.tree.unflatten(staged.tree, at_reference),
-    )
+    outputs, at_reference = _run(table, staged.jaxpr, list(staged.leaves), references)
+    return jax.tree.unflatten(staged.tree, outputs), jax.tree.unflatten(staged.tree, at_reference)
+
+
+def _run(table: RuleTable, jaxpr: Any, leaves: list[Any], references: list[Any]) -> Any:
+    """The jaxpr's outputs, with the table's backward pass, and its outputs at the reference."""
+    lifted = table.lifted
+
+    def walk(jaxpr: Any, operands: list[Any]) -> tuple[list[Any], list[Any]]:
+        outputs = [settled(output) for output in interpret(table, jaxpr, operands)]
+        at_reference = [o.reference if hasattr(o, "reference") else value(o) for o in outputs]
+        return outputs, at_reference
+
+    if not lifted.detached:
+        outputs, at_reference = walk(jaxpr, list(map(lifted.lift, leaves, references)))
+        return list(map(value, outputs)), at_reference
+
+    # The parts are differentiated beside x itself, which must not be: within a backward pass.
+    body, consts = compat.open_jaxpr(jaxpr)
+
+    def of_parts(parts: Any, leaves: Any, passive: Any) -> Any:
+        references, consts = passive
+        operands = list(map(lifted.lift, leaves, references, parts))
+        outputs, at_reference = walk(compat.close_jaxpr(body, consts), operands)
+        totals = [output.total.value if hasattr(output, "total") else output for output in outputs]
+        return totals, at_reference
+
+    def parts_of(leaves: Any, passive: Any) -> Any:
+        return [lifted.parts(v, v0) for v, v0 in zip(leaves, passive[0], strict=True)]
+
+    def primal(leaves: Any, passive: Any) -> Any:
+        return of_parts(parts_of(leaves, passive), leaves, passive)[0]
+
+    def residuals(leaves: Any, passive: Any) -> Any:
+        parts = parts_of(leaves, passive)
+        _, vjp = jax.vjp(lambda parts: of_parts(parts, leaves, passive)[0], parts)
+        return vjp, leaves, passive[0]
+
+    def backward(saved: Any, cotangents: Any) -> Any:
+        vjp, leaves, references = saved
+        (multipliers,) = vjp(cotangents)
+        return list(map(lifted.merge, multipliers, leaves, references))
+
+    passive = (references, consts)
+    outputs = attach(primal, residuals, backward)(leaves, passive)
+    _, at_reference = of_parts(parts_of(references, passive), references, passive)
+    return outputs, at_reference

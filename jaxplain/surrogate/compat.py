@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.extend.core.primitives
-from jax.extend.core import Literal, Primitive
+from jax.extend.core import ClosedJaxpr, Literal, Primitive
 
 # Frames of these folders are not the user's.
 _LIBRARIES = (
@@ -45,6 +45,11 @@ def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
     return getattr(jaxpr, "jaxpr", jaxpr), list(getattr(jaxpr, "consts", ()))
 
 
+def close_jaxpr(jaxpr: Any, consts: list[Any]) -> Any:
+    """The jaxpr with other values for its constants."""
+    return ClosedJaxpr(jaxpr, consts)
+
+
 def is_literal(atom: Any) -> bool:
     return isinstance(atom, Literal)
 
@@ -69,3 +74,8 @@ def user_line(equations: Iterable[Any]) -> str:
             if not frame.file_name.startswith(_LIBRARIES) and _LIBRARIES[-1] not in frame.file_name:
                 return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
     return "an unknown line"
+
+
+def scope(equation: Any) -> str:
+    """The path of modules and `jax.named_scope`s that an equation was traced in."""
+    return str(equation.source_info.name_stack)

@@ -16,6 +16,8 @@ class Lifted:
     """An array that depends on x, with what a rule needs to know of it."""
 
     needs_reference = False
+    # Whether what is differentiated is not the value itself but parts of it (`parts`, `merge`).
+    detached = False
     value: Any
 
     @classmethod

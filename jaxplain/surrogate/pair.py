@@ -177,9 +177,10 @@ def zip_by_id(keys: Sequence[Any], values: Sequence[Any]) -> dict[int, Any]:
 class Expression:
     """A deferred value as a function of its roots, with everything else as explicit arguments."""
 
-    def __init__(self, output: Deferred):
+    def __init__(self, output: Deferred, keys: Any = None, roots: Any = None):
         self.output = output
-        self.roots = output.roots
+        self.keys = output.roots if keys is None else keys  # where the expression begins
+        self.roots = output.roots if roots is None else roots  # what stands there
         self.nodes = tuple(self._in_order(output))
         operands = [operand for node in self.nodes for operand in node.operands]
         self.constants = [operand for operand in operands if not isinstance(operand, Paired)]
@@ -187,8 +188,10 @@ class Expression:
     def _in_order(self, output: Deferred) -> list[Deferred]:
         ordered: dict[int, Deferred] = {}
 
+        begins = {id(key) for key in self.keys}
+
         def visit(node: Deferred) -> None:
-            if id(node) not in ordered:
+            if id(node) not in ordered and id(node) not in begins:
                 for operand in node.operands:
                     if isinstance(operand, Deferred):
                         visit(operand)
@@ -199,7 +202,7 @@ class Expression:
 
     def _run(self, values: Sequence[Any], constants: Sequence[Any], apply: Any) -> Any:
         """`apply(node, operand values)` for each node in order; the last one's result."""
-        known = zip_by_id(self.roots, values)
+        known = zip_by_id(self.keys, values)
         remaining = iter(constants)
         for node in self.nodes:
             operands = [
@@ -213,6 +216,17 @@ class Expression:
         """The expression at these values of its roots."""
         return self._run(values, constants, lambda node, ops: node.equation.function(*ops))
 
+    def _all_values(self, values: Sequence[Any], constants: Sequence[Any]) -> list[Any]:
+        """Every node's value, in order."""
+        results = []
+
+        def apply(node: Deferred, operands: list[Any]) -> Any:
+            results.append(node.equation.function(*operands))
+            return results[-1]
+
+        self._run(values, constants, apply)
+        return results
+
     def chain(self) -> Any:
         """One root: the value, with the divided difference as its slope."""
         (root,) = self.roots
@@ -222,16 +236,19 @@ class Expression:
             return self.evaluate([value], passive[0])
 
         def slope(value: Any, passive: Any) -> Any:
-            return self._slope(value, *passive)
+            return self.slope(value, passive[1], passive[0], passive[2])
 
         passive = (self.constants, root.reference, references)
         return scaled(primal, slope)(root.value, passive)
 
-    def _slope(self, value: Any, constants: Any, reference: Any, references: Any) -> Any:
-        (root,) = self.roots
+    def slope(self, value: Any, reference: Any, constants: Any, references: Any = None) -> Any:
+        """(g(value) - g(reference))/(value - reference) for one root; 0 if nothing flows."""
+        (key,) = self.keys
+        if references is None:
+            references = self._all_values([reference], constants)
         delta = divided_difference.difference(value, reference)
-        slopes: dict[int, Any] = {id(root): jnp.ones_like(delta)}
-        known = {id(root): reference, **zip_by_id(self.nodes, references)}
+        slopes: dict[int, Any] = {id(key): jnp.ones_like(delta)}
+        known = {id(key): reference, **zip_by_id(self.nodes, references)}
 
         def step(node: Deferred, operands: list[Any]) -> Any:
             result = node.equation.function(*operands)

@@ -78,6 +78,11 @@ class Equation:
         return f"{self.primitive.name}({names(self.inputs)}) -> {names(self.outputs)}"
 
     @property
+    def path(self) -> str:
+        """The modules and named scopes around the equation, as in 'encoder/layer_0'."""
+        return "/".join(filter(None, map(compat.scope, reversed(self.origin))))
+
+    @property
     def line(self) -> str:
         """The user's source line."""
         return compat.user_line(self.origin)

@@ -107,13 +107,13 @@ def _on_settled(rule: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
         operands = tuple(settled(operand) for operand in operands)
         if not any(isinstance(operand, Paired) for operand in operands):
             return equation.bind(*operands)
-        _no_active_index(equation, operands)
+        check_indices(equation, operands)
         return rule(equation, *operands)
 
     return on_settled
 
 
-def _no_active_index(equation: Equation, operands: Sequence[Any]) -> None:
+def check_indices(equation: Equation, operands: Sequence[Any]) -> None:
     first = _FIRST_INDEX.get(equation.primitive.name, len(operands))
     for operand in operands[first:]:
         if isinstance(operand, Paired) and not jnp.issubdtype(operand.dtype, jnp.inexact):
