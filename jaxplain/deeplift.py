@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxplain.surrogate import RuleTable, evaluate, rules, staging
 
-_TABLES = {
+_TABLES: dict[str, Callable[[], RuleTable]] = {
     "rescale": rules.rescale,
     "reveal_cancel": rules.reveal_cancel,
     "genomics": rules.genomics,

@@ -21,9 +21,19 @@ class Lifted:
     value: Any
 
     @classmethod
-    def lift(cls, value: Any, reference: Any) -> Self:
-        """An input x and its reference."""
+    def lift(cls, value: Any, reference: Any, parts: Any = None) -> Self:
+        """An input x and its reference (and its parts, where those are differentiated)."""
         raise NotImplementedError(f"{cls.__name__} does not say how an input is lifted")
+
+    @classmethod
+    def parts(cls, value: Any, reference: Any) -> Any:
+        """What is differentiated of an input, if not the input itself."""
+        raise NotImplementedError(f"{cls.__name__} is differentiated as a whole")
+
+    @classmethod
+    def merge(cls, multipliers: Any, value: Any, reference: Any) -> Any:
+        """The input's multiplier from those of its parts."""
+        raise NotImplementedError(f"{cls.__name__} is differentiated as a whole")
 
     @classmethod
     def constant(cls, value: Any) -> Self:
@@ -43,9 +53,19 @@ class Single(Lifted):
         self.value = value
 
     @classmethod
-    def lift(cls, value: Any, reference: Any = None) -> Single:
-        del reference
+    def lift(cls, value: Any, reference: Any = None, parts: Any = None) -> Single:
+        del reference, parts
         return cls(value)
+
+    @classmethod
+    def parts(cls, value: Any, reference: Any) -> Any:
+        """What is differentiated of an input, if not the input itself."""
+        raise NotImplementedError(f"{cls.__name__} is differentiated as a whole")
+
+    @classmethod
+    def merge(cls, multipliers: Any, value: Any, reference: Any) -> Any:
+        """The input's multiplier from those of its parts."""
+        raise NotImplementedError(f"{cls.__name__} is differentiated as a whole")
 
     @classmethod
     def constant(cls, value: Any) -> Single:

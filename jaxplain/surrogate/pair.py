@@ -35,7 +35,7 @@ class Paired(Lifted):
 
     needs_reference = True
     reference: Any
-    roots: tuple[Pair, ...]
+    roots: tuple[Any, ...]
     linear: bool  # in its roots
     # Hints for products (see `rescale`): a sum over elements, and the inverse of one, which grows
     # without bound where the reference is near zero.
@@ -63,7 +63,7 @@ class Pair(Paired):
         self.scale = scale
 
     @classmethod
-    def lift(cls, value: Any, reference: Any) -> Pair:
+    def lift(cls, value: Any, reference: Any, parts: Any = None) -> Pair:
         return cls(value, reference)
 
 

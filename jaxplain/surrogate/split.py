@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach
-from jaxplain.surrogate.lifted import Lifted
 from jaxplain.surrogate.pair import Pair, Paired
 
 
@@ -24,16 +23,25 @@ class Split(Paired):
     detached = True
 
     def __init__(
-        self, value: Any, reference: Any, positive: Any, negative: Any, fed: str | None = None
+        self,
+        value: Any,
+        reference: Any,
+        positive: Any,
+        negative: Any,
+        fed: str | None = None,
+        *,
+        reduced: bool = False,
+        scale: bool = False,
     ):
         self.value = value
         self.reference = reference
         self.positive = positive
         self.negative = negative
         self.fed = fed  # the primitive of the last learned map, seen through shapes and scalings
-        self.roots = (self,)  # type: ignore[assignment]
+        self.roots = (self,)
         self.linear = True
-        self.reduced = self.scale = False
+        self.reduced = reduced
+        self.scale = scale
 
     @classmethod
     def parts(cls, value: Any, reference: Any) -> tuple[Any, Any]:
@@ -55,7 +63,7 @@ class Split(Paired):
     def total(self) -> Pair:
         """The value as a pair: what arrives at it goes to both parts."""
         value = _join((self.positive, self.negative), self.value)
-        return Pair(value, self.reference)
+        return Pair(value, self.reference, reduced=self.reduced, scale=self.scale)
 
 
 jax.tree_util.register_pytree_node(
@@ -83,7 +91,7 @@ _join = attach(
 
 def from_pair(pair: Any, value: Any) -> Any:
     """A settled pair as a split value: all of Δ in the part of its sign."""
-    if not isinstance(pair, Lifted):
+    if not isinstance(pair, Pair):
         return pair
     if not jnp.issubdtype(pair.dtype, jnp.inexact):
         return Split(value, pair.reference, value, value)
@@ -100,4 +108,4 @@ def from_pair(pair: Any, value: Any) -> Any:
         lambda delta, cotangents: weigh(cotangents, delta),
     )
     positive, negative = surrogate(pair.value, (value, pair.reference))
-    return Split(value, pair.reference, positive, negative)
+    return Split(value, pair.reference, positive, negative, reduced=pair.reduced, scale=pair.scale)

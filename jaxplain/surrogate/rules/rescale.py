@@ -154,13 +154,18 @@ def linear(equation: Equation, *operands: Any) -> list[Any]:
     """Linear in the active operands together: the primitive's own vjp."""
     values = equation.bind(*map(value, operands))
     references = equation.bind(*map(reference, operands))
-    active = [operand for operand in operands if isinstance(operand, Paired)]
+    known = hints(equation, operands)
+    return [Pair(v, v0, **known) for v, v0 in zip(values, references, strict=True)]
+
+
+def hints(equation: Equation, operands: Sequence[Any]) -> dict[str, bool]:
+    """What a linear equation's output is to a later product: a sum, or the inverse of one."""
+    active = _lifted(operands)
     name = equation.primitive.name
-    reduced = name in ("reduce_sum", "psum") or all(operand.reduced for operand in active)
-    scale = name in _RESHAPING and active[0].scale
-    return [
-        Pair(v, v0, reduced=reduced, scale=scale) for v, v0 in zip(values, references, strict=True)
-    ]
+    return {
+        "reduced": name in ("reduce_sum", "psum") or all(o.reduced for o in active),
+        "scale": name in _RESHAPING and active[0].scale,
+    }
 
 
 @_on_settled

@@ -19,12 +19,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import jaxplain.surrogate.rules.rescale as on_pairs
 from jaxplain.surrogate import compat, primitives
 from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.lifted import settled, value
 from jaxplain.surrogate.pair import Deferred, Expression, Pair, Paired, is_real, unique
 from jaxplain.surrogate.program import Equation, broadcast
+from jaxplain.surrogate.rules.rescale import bilinear, check_indices, hints, reference, rescale
 from jaxplain.surrogate.split import Split, from_pair
 from jaxplain.surrogate.table import Rule, RuleTable
 
@@ -45,6 +45,9 @@ def reveal_cancel(
     *, after: str | None = None, within: str | None = None, where: Choice | None = None
 ) -> RuleTable:
     r"""RevealCancel at the nonlinearities that are chosen (all, by default), Rescale at the others.
+
+    Where a nonlinearity has a limited domain (√, log, 1/x: the scale of a norm) it keeps Rescale:
+    x₀ + Δ⁺ may lie outside.
 
     Linear y = Wx: Δy⁺ collects the w_i Δx_i > 0 and Δy⁻ the rest.  Nonlinear y = g(x):
 
@@ -84,7 +87,7 @@ def reveal_cancel(
             and (where is None or where(place))
         )
 
-    pairs = on_pairs.rescale()
+    pairs = rescale()
     table = RuleTable(Split, {key: _on_totals(rule) for key, rule in pairs.rules.items()})
     groups: dict[str, Rule] = {
         "linear": _structural,
@@ -162,7 +165,11 @@ class Chain(Deferred):
     def _nonlinear(self, expression: Expression) -> Split:
         (root,) = expression.roots
         place = Place(self.equation.primitive.name, root.fed, self.equation.path)
-        slopes = _reveal_cancel_slopes if self.chosen(place) else _rescale_slopes
+        # x0 + Δ⁺ and x0 + Δ⁻ alone are no values of the model: outside the domain of a root, a
+        # logarithm or an inverse the parts can't be told apart.
+        everywhere = not any(map(_has_a_domain, expression.nodes))
+        reveals = everywhere and self.chosen(place)
+        slopes = _reveal_cancel_slopes if reveals else _rescale_slopes
 
         def multipliers(parts: Any, passive: Any) -> Any:
             return slopes(expression, parts, *passive)
@@ -174,7 +181,14 @@ class Chain(Deferred):
         )
         passive = (root.value, root.reference, expression.constants)
         positive, negative = surrogate((root.positive, root.negative), passive)
-        return Split(self.value, self.reference, positive, negative)
+        return Split(
+            self.value,
+            self.reference,
+            positive,
+            negative,
+            reduced=self.reduced,
+            scale=self.scale,
+        )
 
 
 def _reveal_cancel_slopes(
@@ -201,6 +215,16 @@ def _rescale_slopes(
     return slope, slope
 
 
+_DOMAINS = "sqrt rsqrt log log1p log2 pow cbrt acos acosh asin atanh erf_inv lgamma digamma".split()
+
+
+def _has_a_domain(node: Deferred) -> bool:
+    name = node.equation.primitive.name
+    if name == "div":
+        return isinstance(node.operands[1], Paired)
+    return name in _DOMAINS or (name == "integer_pow" and node.equation.params["y"] < 0)
+
+
 def _is_affine(node: Deferred) -> bool:
     """Whether one equation by itself is a scaling or a shift."""
     operands = [
@@ -224,7 +248,13 @@ def _scaled(node: Chain, operand: Split) -> Split:
     negative = jnp.where(factor < 0, parts[0], parts[1])
     dtype = jnp.result_type(node.reference)
     return Split(
-        node.value, node.reference, positive.astype(dtype), negative.astype(dtype), operand.fed
+        node.value,
+        node.reference,
+        positive.astype(dtype),
+        negative.astype(dtype),
+        operand.fed,
+        reduced=node.reduced,
+        scale=node.scale,
     )
 
 
@@ -304,7 +334,9 @@ def _spread(operand: Any, shape: tuple[int, ...]) -> Any:
         broadcast(array, shape)
         for array in (operand.value, operand.reference, operand.positive, operand.negative)
     ]
-    return Split(*spread, operand.fed)
+    value, reference, positive, negative = spread
+    known = {"reduced": operand.reduced, "scale": operand.scale}
+    return Split(value, reference, positive, negative, operand.fed, **known)
 
 
 def _on_totals(rule: Rule) -> Rule:
@@ -326,9 +358,9 @@ def _structural(equation: Equation, *operands: Any) -> list[Any]:
     operands = tuple(settled(operand) for operand in operands)
     if not any(isinstance(operand, Split) for operand in operands):
         return equation.bind(*operands)
-    on_pairs.check_indices(equation, operands)
+    check_indices(equation, operands)
     values = equation.bind(*map(value, operands))
-    references = equation.bind(*(on_pairs.reference(o) for o in operands))
+    references = equation.bind(*(reference(o) for o in operands))
     inexact = [jnp.issubdtype(jnp.result_type(v), jnp.inexact) for v in values]
     if not all(inexact):
         return [Split(v, v0, v, v) for v, v0 in zip(values, references, strict=True)]
@@ -358,9 +390,10 @@ def _structural(equation: Equation, *operands: Any) -> list[Any]:
         return linear(chosen)
 
     fed = {operands[i].fed for i in positions}
-    hint = fed.pop() if len(fed) == 1 else None
+    before = fed.pop() if len(fed) == 1 else None
+    known = hints(equation, operands)
     return [
-        Split(v, v0, p, n, hint)
+        Split(v, v0, p, n, before, **known)
         for v, v0, p, n in zip(values, references, part(1), part(-1), strict=True)
     ]
 
@@ -375,7 +408,7 @@ def _learned(equation: Equation, *operands: Any) -> list[Any]:
     if not positions:
         return equation.bind(*operands)
     if len(positions) == 2 or _is_complex(equation, operands):
-        return _on_totals(on_pairs.bilinear)(equation, *operands)
+        return _on_totals(bilinear)(equation, *operands)
     (position,) = positions
     x, weight = operands[position], operands[1 - position]
 
