@@ -12,6 +12,7 @@ import numpy as np
 from jaxplain.chunking import weighted_sum
 from jaxplain.gradients import gradient
 from jaxplain.surrogate import staging
+from jaxplain.surrogate.quadrature import gauss_legendre
 
 
 def integrated_gradients(
@@ -90,11 +91,6 @@ def _quadrature(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
     return nodes, weights / weights.sum()
 
 
-def _gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
-    points, weights = np.polynomial.legendre.leggauss(n)
-    return (points + 1) / 2, weights
-
-
 def _trapezoid(n: int) -> tuple[np.ndarray, np.ndarray]:
     weights = np.ones(n)
     weights[[0, -1]] = 0.5
@@ -102,7 +98,7 @@ def _trapezoid(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 _NODES: dict[str, Callable[[int], tuple[np.ndarray, np.ndarray]]] = {
-    "gauss-legendre": _gauss_legendre,
+    "gauss-legendre": gauss_legendre,
     "midpoint": lambda n: ((np.arange(n) + 0.5) / n, np.ones(n)),
     "left": lambda n: (np.arange(n) / n, np.ones(n)),
     "right": lambda n: ((np.arange(n) + 1) / n, np.ones(n)),

@@ -10,6 +10,7 @@ from the equations themselves, so every rule is complete: slope · Δx = y - y0.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -206,15 +207,15 @@ def _expm1(u: Any, u0: Any, y: Any, y0: Any) -> Any:
 def _tanh(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     """(1 - y y0) tanh(Δ)/Δ."""
     delta = difference(u, u0)
-    small = jnp.abs(delta) <= 1
+    small = jnp.abs(delta) <= 0.25
     return quotient(y, y0, delta, (1 - y * y0) * _tanhc(jnp.where(small, delta, 0)), small)
 
 
 def _logistic(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     """½ (y(1 - y0) + y0(1 - y)) tanh(Δ/2)/Δ · 2."""
     delta = difference(u, u0)
-    small = jnp.abs(delta) <= 2
-    near = (y * (1 - y0) + y0 * (1 - y)) * _tanhc(jnp.where(small, delta / 2, 0)) / 2
+    small = jnp.abs(delta) <= 0.5
+    near = (y * (0.5 - y0) + 0.5 * y0) * _tanhc(jnp.where(small, delta / 2, 0))
     return quotient(y, y0, delta, near, small)
 
 
@@ -315,38 +316,41 @@ _UNARY: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
 # Even functions that are 1 at 0, each a series in h² where its quotient would lose digits.
 
 
-def _series(h: Any, coefficients: Sequence[float]) -> Any:
+def _series(h: Any, bound: float, coefficients: Sequence[float]) -> Any:
+    """Σ_k c_k h^2k for |h| ≤ bound, less the terms that the dtype cannot tell from none."""
+    eps = float(jnp.finfo(jnp.result_type(h)).eps)
+    kept = [c for k, c in enumerate(coefficients) if abs(c) * bound ** (2 * k) > eps / 8]
     square = h * h
-    total = jnp.full_like(square, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
+    total = jnp.full_like(square, kept[-1])
+    for coefficient in kept[-2::-1]:
         total = total * square + coefficient
     return total
 
 
 def _sinhc(h: Any) -> Any:
     """sinh(h)/h for |h| ≤ ½."""
-    return _series(h, [1, 1 / 6, 1 / 120, 1 / 5040, 1 / 362880, 1 / 39916800, 1 / 6227020800])
+    return _series(h, 0.5, [1 / math.factorial(2 * k + 1) for k in range(9)])
 
 
 def _sinc(h: Any) -> Any:
     """sin(h)/h."""
     small = jnp.abs(h) <= 0.5
-    near = _series(
-        jnp.where(small, h, 0),
-        [1, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880, -1 / 39916800, 1 / 6227020800],
-    )
+    coefficients = [(-1) ** k / math.factorial(2 * k + 1) for k in range(9)]
+    near = _series(jnp.where(small, h, 0), 0.5, coefficients)
     return jnp.where(small, near, jnp.sin(h) / jnp.where(small, 1, h))
 
 
+_TANH = [
+    1, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075, -929569 / 638512875,
+    6404582 / 10854718875, -443861162 / 1856156927625, 18888466084 / 194896477400625,
+]  # fmt: skip
+
+
 def _tanhc(h: Any) -> Any:
-    """tanh(h)/h for |h| ≤ 1."""
-    small = jnp.abs(h) <= 0.1
-    near = _series(
-        jnp.where(small, h, 0), [1, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925]
-    )
-    return jnp.where(small, near, jnp.tanh(h) / jnp.where(small, 1, h))
+    """tanh(h)/h for |h| ≤ ¼."""
+    return _series(h, 0.25, _TANH)
 
 
 def _artanhc(r: Any) -> Any:
     """artanh(r)/r for |r| ≤ ¼."""
-    return _series(r, [1 / (2 * k + 1) for k in range(12)])
+    return _series(r, 0.25, [1 / (2 * k + 1) for k in range(14)])

@@ -1,7 +1,10 @@
 """The rule tables, and the rules that a table of your own is made of."""
 
 from jaxplain.surrogate.rules.backprop import deconvnet, guided_backprop
-from jaxplain.surrogate.rules.rescale import linear, path_integral, rescale, winner
+from jaxplain.surrogate.rules.linear import linear
+from jaxplain.surrogate.rules.maximum import winner
+from jaxplain.surrogate.rules.path_integral import path_integral
+from jaxplain.surrogate.rules.rescale import rescale
 from jaxplain.surrogate.rules.reveal_cancel import Place, genomics, reveal_cancel
 
 __all__ = [

@@ -24,7 +24,9 @@ from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.lifted import settled, value
 from jaxplain.surrogate.pair import Deferred, Expression, Pair, Paired, is_real, unique
 from jaxplain.surrogate.program import Equation, broadcast
-from jaxplain.surrogate.rules.rescale import bilinear, check_indices, hints, reference, rescale
+from jaxplain.surrogate.rules.linear import bilinear, hints
+from jaxplain.surrogate.rules.operands import check_indices, reference
+from jaxplain.surrogate.rules.rescale import rescale
 from jaxplain.surrogate.split import Split, from_pair
 from jaxplain.surrogate.table import Rule, RuleTable
 

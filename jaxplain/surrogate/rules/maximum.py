@@ -1,0 +1,53 @@
+"""Maxima and minima over sets: the winner takes all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.surrogate.backward import attach
+from jaxplain.surrogate.pair import Pair
+from jaxplain.surrogate.program import Equation
+from jaxplain.surrogate.rules.operands import differentiable, filled, on_settled
+
+
+@on_settled
+def winner(equation: Equation, *operands: Any) -> list[Any]:
+    """All of Δy to the winner: at x where y rose, at the reference where it fell (a minimum: the
+    other way round).  The winner's own Δ is at least Δy, hence |multiplier| ≤ 1."""
+    positions, values, references, rest = differentiable(operands)
+    falls = "min" in equation.primitive.name
+
+    def function(active: Any, rest: Any) -> Any:
+        return equation.function(*filled(rest, positions, active))
+
+    def shares(active: Any, passive: Any) -> Any:
+        references, rest = passive
+        deltas = jax.tree.map(jnp.subtract, active, references)
+
+        def function_of(active: Any) -> Any:
+            return function(active, rest)
+
+        y, change = jax.jvp(function_of, (active,), (deltas,))
+        y0, change0 = jax.jvp(function_of, (references,), (deltas,))
+        here = (y < y0) if falls else (y > y0)
+        share = jnp.where(here, _ratio(y - y0, change), 0)
+        share0 = jnp.where(here, 0, _ratio(y - y0, change0))
+        return active, references, rest, share, share0
+
+    def backward(saved: Any, cotangent: Any) -> Any:
+        active, references, rest, share, share0 = saved
+        (here,) = jax.vjp(lambda a: function(a, rest), active)[1](cotangent * share)
+        (there,) = jax.vjp(lambda a: function(a, rest), references)[1](cotangent * share0)
+        return jax.tree.map(jnp.add, here, there)
+
+    surrogate = attach(lambda a, p: function(a, p[1]), shares, backward)
+    return [Pair(surrogate(values, (references, rest)), function(references, rest), reduced=True)]
+
+
+def _ratio(a: Any, b: Any) -> Any:
+    """a/b, and 1 where nothing moved."""
+    still = b == 0
+    return jnp.where(still, 1, a / jnp.where(still, 1, b)).astype(a.dtype)
