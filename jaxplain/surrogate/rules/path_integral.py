@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain.surrogate import primitives
 from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.pair import Pair
 from jaxplain.surrogate.program import Equation
@@ -102,7 +103,9 @@ def _inner(equation: Equation, left: Any, right: Any) -> Any:
     total: Any = 0
     for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
         product = jnp.real(a * b)
-        if name in _ALONG:
+        if name in primitives.GROUPS["elementwise"]:
+            total = total + product
+        elif name in _ALONG:
             total = total + jnp.sum(product, params["axis"], keepdims=True)
         elif name == "sort":
             total = total + jnp.sum(product, params["dimension"], keepdims=True)
