@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxplain.surrogate import control_flow, patterns, program
-from jaxplain.surrogate.lifted import Lifted, settled
+from jaxplain.surrogate.lifted import Lifted, settled, value
 from jaxplain.surrogate.program import Constant, Equation, Program
 from jaxplain.surrogate.table import RuleTable
 
@@ -33,6 +33,8 @@ def _walk(table: RuleTable, prog: Program, operands: Sequence[Any]) -> list[Any]
 def _outputs(table: RuleTable, equation: Equation, inputs: list[Any]) -> list[Any]:
     if not any(isinstance(operand, Lifted) for operand in inputs):
         return equation.bind(*inputs)
+    if not equation.outputs:  # a print or another effect: it sees the values at x
+        return equation.bind(*(value(settled(operand)) for operand in inputs))
     if equation.primitive in control_flow.RULES and equation.primitive not in table.rules:
         inputs = [settled(operand) for operand in inputs]
         if not any(isinstance(operand, Lifted) for operand in inputs):
