@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from jaxplain.surrogate import compat, staging
-from jaxplain.surrogate.backward import attach
+from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.interpreter import interpret
 from jaxplain.surrogate.lifted import settled, value
@@ -99,20 +99,17 @@ def _run(table: RuleTable, jaxpr: Any, leaves: list[Any], references: list[Any])
     def parts_of(leaves: Any, passive: Any) -> Any:
         return [lifted.parts(v, v0) for v, v0 in zip(leaves, passive[0], strict=True)]
 
-    def primal(leaves: Any, passive: Any) -> Any:
-        return of_parts(parts_of(leaves, passive), leaves, passive)[0]
-
-    def residuals(leaves: Any, passive: Any) -> Any:
+    def forward(leaves: Any, passive: Any) -> Any:
         parts = parts_of(leaves, passive)
-        _, vjp = jax.vjp(lambda parts: of_parts(parts, leaves, passive)[0], parts)
-        return vjp, leaves, passive[0]
+        totals, vjp, at_reference = jax.vjp(
+            lambda parts: of_parts(parts, leaves, passive), parts, has_aux=True
+        )
+        return (totals, at_reference), (vjp, leaves, passive[0])
 
     def backward(saved: Any, cotangents: Any) -> Any:
         vjp, leaves, references = saved
-        (multipliers,) = vjp(cotangents)
+        (multipliers,) = vjp(cotangents[0])
         return list(map(lifted.merge, multipliers, leaves, references))
 
-    passive = (references, consts)
-    outputs = attach(primal, residuals, backward)(leaves, passive)
-    _, at_reference = of_parts(parts_of(references, passive), references, passive)
+    outputs, at_reference = with_backward(forward, backward)(leaves, (references, consts))
     return outputs, at_reference

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 Forward = Callable[[Any, Any], Any]
 
 
-def attach(
-    primal: Forward, residuals: Forward, backward: Callable[[Any, Any], Any]
+def with_backward(
+    forward: Forward, backward: Callable[[Any, Any], Any]
 ) -> Callable[[Any, Any], Any]:
-    """`primal(active, passive)`, whose cotangents of `active` are `backward(residuals, ct)`.
+    """`forward(active, passive)[0]`, with cotangents of `active` by `backward(forward(..)[1], ct)`.
 
     What a rule needs besides its active operands (references, constants) is `passive`: an explicit
     argument, so that jit, vmap and scan see it, without a cotangent.  The residuals are computed
@@ -24,9 +24,9 @@ def attach(
 
     @jax.custom_vjp
     def function(active: Any, passive: Any) -> Any:
-        return primal(active, passive)
+        return forward(active, passive)[0]
 
-    def forward(active: Any, passive: Any) -> tuple[Any, Any]:
+    def checked(active: Any, passive: Any) -> tuple[Any, Any]:
         if any(leaf.perturbed for leaf in jax.tree.leaves(passive, is_leaf=_is_traced)):
             raise TypeError(
                 "a surrogate is differentiated only in what is attributed (`argnums`): its "
@@ -37,12 +37,12 @@ def attach(
             jax.tree.map(lambda leaf: leaf.value, tree, is_leaf=_is_traced)
             for tree in (active, passive)
         )
-        return primal(active, passive), residuals(active, passive)
+        return forward(active, passive)
 
     def transpose(saved: Any, cotangent: Any) -> tuple[Any, None]:
         return backward(saved, jax.tree.map(_dense, cotangent, is_leaf=_is_zero)), None
 
-    function.defvjp(forward, transpose, symbolic_zeros=True)
+    function.defvjp(checked, transpose, symbolic_zeros=True)
     return function
 
 
@@ -58,13 +58,21 @@ def _dense(leaf: Any) -> Any:
     return jnp.zeros(leaf.shape, leaf.dtype) if _is_zero(leaf) else leaf
 
 
-def scaled(primal: Forward, slopes: Forward) -> Callable[[Any, Any], Any]:
-    """An elementwise `primal(active, passive)`: cotangents are the output's times `slopes`."""
+def attach(
+    primal: Forward, residuals: Forward, backward: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], Any]:
+    """`with_backward` where value and residuals have little in common."""
+    return with_backward(lambda a, p: (primal(a, p), residuals(a, p)), backward)
 
-    def residuals(active: Any, passive: Any) -> Any:
-        return jax.tree.map(lambda s, a: s.astype(a.dtype), slopes(active, passive), active)
+
+def scaled(valued_slopes: Forward) -> Callable[[Any, Any], Any]:
+    """Elementwise: from `(value, slopes)`; cotangents are the output's times the slopes."""
+
+    def forward(active: Any, passive: Any) -> tuple[Any, Any]:
+        value, slopes = valued_slopes(active, passive)
+        return value, jax.tree.map(lambda s, a: s.astype(a.dtype), slopes, active)
 
     def backward(saved: Any, cotangent: Any) -> Any:
         return jax.tree.map(lambda slope: (slope * cotangent).astype(slope.dtype), saved)
 
-    return attach(primal, residuals, backward)
+    return with_backward(forward, backward)

@@ -232,17 +232,21 @@ class Expression:
         (root,) = self.roots
         references = [node.reference for node in self.nodes]
 
-        def primal(value: Any, passive: Any) -> Any:
-            return self.evaluate([value], passive[0])
-
-        def slope(value: Any, passive: Any) -> Any:
-            return self.slope(value, passive[1], passive[0], passive[2])
+        def valued_slope(value: Any, passive: Any) -> tuple[Any, Any]:
+            constants, reference, references = passive
+            return self.valued_slope(value, reference, constants, references)
 
         passive = (self.constants, root.reference, references)
-        return scaled(primal, slope)(root.value, passive)
+        return scaled(valued_slope)(root.value, passive)
 
-    def slope(self, value: Any, reference: Any, constants: Any, references: Any = None) -> Any:
+    def slope(self, value: Any, reference: Any, constants: Any) -> Any:
         """(g(value) - g(reference))/(value - reference) for one root; 0 if nothing flows."""
+        return self.valued_slope(value, reference, constants)[1]
+
+    def valued_slope(
+        self, value: Any, reference: Any, constants: Any, references: Any = None
+    ) -> tuple[Any, Any]:
+        """g(value) with the slope from the reference; `references` are the nodes' values there."""
         (key,) = self.keys
         if references is None:
             references = self._all_values([reference], constants)
@@ -265,9 +269,11 @@ class Expression:
             )
             return result
 
-        self._run([value], constants, step)
+        result = self._run([value], constants, step)
         slope = slopes[id(self.output)]
-        return jnp.zeros_like(delta) if slope is None else jnp.broadcast_to(slope, delta.shape)
+        if slope is None:
+            slope = jnp.zeros_like(delta)
+        return result, jnp.broadcast_to(slope, delta.shape)
 
     def shapley(self) -> Any:
         """Several roots: their Shapley values over the corners, each divided by its own Δ."""
@@ -281,18 +287,16 @@ class Expression:
         smooth = len(self.nodes) == 1 and self.output.equation.primitive.name not in _KINKED
         players = [i for i, root in enumerate(self.roots) if is_real(root)]
 
-        def primal(values: Sequence[Any], passive: Any) -> Any:
-            return self.evaluate(_merge(values, passive[1], players, count), passive[0])
-
-        def slopes(values: Sequence[Any], passive: Any) -> list[Any]:
+        def valued_slopes(values: Sequence[Any], passive: Any) -> tuple[Any, list[Any]]:
             constants, discrete, references = passive
             ends = (references, _merge(values, discrete, players, count))
-            return [self._shapley_slope(i, ends, constants, smooth) for i in players]
+            slopes = [self._shapley_slope(i, ends, constants, smooth) for i in players]
+            return self.evaluate(ends[1], constants), slopes
 
         discrete = [root.value for i, root in enumerate(self.roots) if i not in players]
         references = [root.reference for root in self.roots]
         active = [self.roots[i].value for i in players]
-        return scaled(primal, slopes)(active, (self.constants, discrete, references))
+        return scaled(valued_slopes)(active, (self.constants, discrete, references))
 
     def _shapley_slope(self, player: int, ends: Any, constants: Any, smooth: bool) -> Any:
         """Σ_S |S|!(n-1-|S|)!/n! (g(S ∪ i) - g(S))/Δ_i."""

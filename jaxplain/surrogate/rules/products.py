@@ -40,10 +40,10 @@ class Product(Paired):
         factors = [factor.settle() for factor in self.factors]
         multiply = self.equation.function
 
-        def primal(values: Any, references: Any) -> Any:
-            return functools.reduce(multiply, values)
+        def valued_slopes(values: Any, references: Any) -> tuple[Any, list[Any]]:
+            return functools.reduce(multiply, values), _product_slopes(values, references)
 
-        result = scaled(primal, _product_slopes)(
+        result = scaled(valued_slopes)(
             [factor.value for factor in factors], [factor.reference for factor in factors]
         )
         return Pair(result, self.reference, reduced=self.reduced)
@@ -121,9 +121,8 @@ def weighted(
             of_s = jnp.where(up, c0, jnp.where(down, c, of_s))
         return [of_c, -of_s * s * s0 if inverse else of_s]
 
-    def primal(active: Any, references: Any) -> Any:
-        return equation.function(*active)
-
     c0, s0 = c.reference, s.reference
-    result = scaled(primal, slopes)([c.value, s.value], [c0, s0])
+    result = scaled(lambda a, r: (equation.function(*a), slopes(a, r)))(
+        [c.value, s.value], [c0, s0]
+    )
     return Pair(result, equation.function(c0, s0), reduced=c.reduced and s.reduced)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate import compat, primitives
-from jaxplain.surrogate.backward import attach
+from jaxplain.surrogate.backward import attach, with_backward
 from jaxplain.surrogate.lifted import settled, value
 from jaxplain.surrogate.pair import Deferred, Expression, Pair, Paired, is_real, unique
 from jaxplain.surrogate.program import Equation, broadcast
@@ -173,13 +173,12 @@ class Chain(Deferred):
         reveals = everywhere and self.chosen(place)
         slopes = _reveal_cancel_slopes if reveals else _rescale_slopes
 
-        def multipliers(parts: Any, passive: Any) -> Any:
-            return slopes(expression, parts, *passive)
+        def forward(parts: Any, passive: Any) -> Any:
+            multipliers = slopes(expression, parts, *passive)
+            return jax.tree.map(jnp.multiply, multipliers, parts), multipliers
 
-        surrogate = attach(
-            lambda parts, passive: jax.tree.map(jnp.multiply, multipliers(parts, passive), parts),
-            multipliers,
-            lambda saved, cotangents: jax.tree.map(jnp.multiply, saved, cotangents),
+        surrogate = with_backward(
+            forward, lambda saved, cotangents: jax.tree.map(jnp.multiply, saved, cotangents)
         )
         passive = (root.value, root.reference, expression.constants)
         positive, negative = surrogate((root.positive, root.negative), passive)
