@@ -1,0 +1,1 @@
+"""What explanations cost: `python -m benchmarks speed` sets them beside the plain gradient."""
