@@ -247,7 +247,7 @@ def _sqrt(u: Any, u0: Any, y: Any, y0: Any) -> Any:
 
 def _rsqrt(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     """-1/(√u √u0 (√u + √u0))."""
-    return -(y * y0) * (y * y0) / (y + y0)
+    return -(y * y0) * (y * (y0 / (y + y0)))  # in this order a half precision survives a zero u0
 
 
 def _square(u: Any, u0: Any, y: Any, y0: Any) -> Any:
