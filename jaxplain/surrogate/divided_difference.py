@@ -192,7 +192,10 @@ def exp(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     delta = difference(u, u0)
     small = jnp.abs(delta) <= 1
     half = jnp.where(small, delta / 2, 0)
-    return quotient(y, y0, delta, jnp.sqrt(y) * jnp.sqrt(y0) * _sinhc(half), small)
+    # Guarded, for the root of an underflowed 0 has no derivative to differentiate again.
+    there = (y > 0) & (y0 > 0)
+    mean = jnp.sqrt(jnp.where(there, y, 1)) * jnp.sqrt(jnp.where(there, y0, 1))
+    return quotient(y, y0, delta, jnp.where(there, mean * _sinhc(half), 0), small)
 
 
 def _exp2(u: Any, u0: Any, y: Any, y0: Any) -> Any:
