@@ -1,4 +1,4 @@
-"""The main job: train a small CNN on handwritten digits, explain it three ways, compare them."""
+"""Train a small CNN on handwritten digits, explain it three ways and compare them."""
 
 import argparse
 import importlib
