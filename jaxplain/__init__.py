@@ -1,8 +1,10 @@
 """jaxplain: attributions of any JAX program, as composable function transforms."""
 
+from jaxplain import references as references
 from jaxplain.combinators import expected as expected
 from jaxplain.combinators import smooth as smooth
 from jaxplain.deeplift import deeplift as deeplift
+from jaxplain.deeplift_shap import deeplift_shap as deeplift_shap
 from jaxplain.gradients import deconvnet as deconvnet
 from jaxplain.gradients import gradient as gradient
 from jaxplain.gradients import guided_backprop as guided_backprop

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxplain.chunking import leading_size, weighted_sum
+from jaxplain.chunking import leading_size, moments
 from jaxplain.surrogate import staging
 
 _REDUCTIONS = ("mean", "square", "variance")
@@ -17,18 +18,32 @@ _REDUCTIONS = ("mean", "square", "variance")
 def expected(method: Callable[..., Any]) -> Callable[..., Any]:
     r"""A method averaged over references: E_r[method(f, r)(x)].
 
+    Under `vmap` over examples with the same references, what a method computes of a reference
+    alone is computed once for all examples, and what it computes of an example alone once for all
+    references (of a chunk).
+
     Args:
       method: `method(f, ref, **options)` → explain, such as `deeplift` or
         `integrated_gradients`.
 
     Returns:
-      `expected_method(f, refs, *, chunk=None, **options)` → explain.  `refs` is a tree like x
-      with a leading reference axis on every leaf; `chunk` bounds how many references are held in
-      memory at once; the options go to the method.  For complete methods the explanation sums to
-      f(x) - E_r[f(r)].
+      `expected_method(f, refs, *, chunk=None, standard_error=False, **options)` → explain.
+
+      * `refs` is a tree like x with a leading reference axis on every leaf (sizes of 1 behind it
+        broadcast), or a function `refs(x, key)` that returns one;
+      * `chunk` bounds how many references are in memory at once, None for all; it changes the
+        result by rounding only;
+      * with `standard_error` explain returns (mean, standard error of that mean), the latter
+        σ/√n with the unbiased σ² over n references;
+      * the options go to the method.
+
+      `explain(x, *args)` → the mean of what the method returns, for a complete method a tree like
+      x that sums to f(x) - E_r[f(r)]. Where refs is a function it is `explain(x, *args, key=)`.
 
     Raises:
-      ValueError: refs have no common leading axis, or a reference does not broadcast to x.
+      ValueError: refs have no common leading axis, or do not broadcast to x behind it; chunk < 1;
+        a standard error from fewer than two references.
+      TypeError: a key where refs are given, none where refs is a function.
 
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
@@ -41,20 +56,69 @@ def expected(method: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def expected_method(
-        f: Callable[..., Any], refs: Any, *, chunk: int | None = None, **options: Any
+        f: Callable[..., Any],
+        refs: Any,
+        *,
+        chunk: int | None = None,
+        standard_error: bool = False,
+        **options: Any,
     ) -> Callable[..., Any]:
-        count = leading_size(refs)
+        argnums = options.get("argnums", 0)
 
-        def explain(*args: Any) -> Any:
-            weights = jnp.full(count, 1 / count)
-            references = jax.tree.map(jnp.asarray, refs)
-            return weighted_sum(
-                lambda ref: method(f, ref, **options)(*args), references, weights, chunk
-            )
+        def average(refs: Any, args: tuple[Any, ...]) -> Any:
+            refs = _as_references(refs, staging.as_input(staging.pick(args, argnums)))
+            count = leading_size(refs)
+            if standard_error and count < 2:
+                raise ValueError("a standard error takes at least two references, and refs has one")
+            mean, variance = moments(lambda ref: method(f, ref, **options)(*args), refs, chunk)
+            if not standard_error:
+                return mean
+            return mean, jax.tree.map(lambda m, v: _root(v / (count - 1), m.dtype), mean, variance)
 
-        return explain
+        def explain_drawn(*args: Any, key: Any = None) -> Any:
+            if key is None:
+                raise TypeError(
+                    "refs is a function of (x, key): call explain(x, ..., key=jax.random.key(0))"
+                )
+            return average(refs(staging.as_input(staging.pick(args, argnums)), key), args)
+
+        def explain_given(*args: Any, **unknown: Any) -> Any:
+            if unknown:
+                raise TypeError(
+                    f"explain got {sorted(unknown)}, and refs is not a function: there is nothing "
+                    "to draw, and other arguments of f go by position"
+                )
+            return average(refs, args)
+
+        return explain_drawn if callable(refs) else explain_given
 
     return expected_method
+
+
+def _as_references(refs: Any, x: Any) -> Any:
+    """Arrays with a leading reference axis and x's shape, or an error that shows both trees."""
+
+    def fits(ref: Any, leaf: Any) -> bool:
+        behind = jnp.shape(ref)[1:]
+        return jnp.ndim(ref) == leaf.ndim + 1 and all(
+            r in (1, size) for r, size in zip(behind, leaf.shape, strict=True)
+        )
+
+    if not staging.same_tree(refs, x) or not jax.tree.all(jax.tree.map(fits, refs, x)):
+        raise ValueError(
+            "refs must be shaped like x with a leading reference axis on every leaf.\n"
+            f"  refs: {jax.tree.map(jnp.shape, refs)}\n"
+            f"  x:    {jax.tree.map(jnp.shape, x)}\n"
+            "For a single reference call the method itself, or give it an axis by `ref[None]`; "
+            "a list of references becomes refs by `jax.tree.map(lambda *r: jnp.stack(r), *list)`."
+        )
+    return jax.tree.map(jnp.asarray, refs)
+
+
+def _root(square: Any, dtype: Any) -> Any:
+    """√ with the slope 0 at 0, where the references agree."""
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0).astype(dtype)
 
 
 def smooth(
@@ -81,7 +145,7 @@ def smooth(
 
     Returns:
       `smoothed(x, *args, key=)` → a pytree like explain's.  The mean of a complete explanation
-      sums to the mean of f(x + σε) - f(ref).
+      sums to the mean of f(x + σε) - f(ref).  An explain that takes `key=` gets one per sample.
 
     Raises:
       ValueError: samples < 1, an unknown reduce, or stdev does not broadcast to x.
@@ -104,35 +168,28 @@ def smooth(
         x = staging.as_input(staging.pick(args, argnums))
         scale = staging.as_reference(stdev, x)
         leaves, tree = jax.tree.flatten(x)
+        is_random = "key" in inspect.signature(explain).parameters
 
         def noisy(key: Any) -> Any:
+            key, *keys = jax.random.split(key, len(leaves) + 1)
             noise = [
                 jax.random.normal(k, leaf.shape, leaf.dtype)
-                for k, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True)
+                for k, leaf in zip(keys, leaves, strict=True)
             ]
             moved = jax.tree.map(
                 lambda v, s, e: v + s * e, x, scale, jax.tree.unflatten(tree, noise)
             )
-            return explain(*staging.place(args, argnums, moved))
+            return explain(
+                *staging.place(args, argnums, moved), **({"key": key} if is_random else {})
+            )
 
-        # The variance is taken about the explanation at x itself, near which its terms are small.
-        center = explain(*args) if reduce == "variance" else None
+        def squared(key: Any) -> Any:
+            return jax.tree.map(jnp.square, noisy(key))
 
-        def powers(key: Any) -> Any:
-            e = noisy(key)
-            if reduce == "mean":
-                return e, None
-            if reduce == "square":
-                return None, jax.tree.map(jnp.square, e)
-            away = jax.tree.map(jnp.subtract, e, center)
-            return away, jax.tree.map(jnp.square, away)
-
-        weights = jnp.full(samples, 1 / samples)
-        first, second = weighted_sum(powers, jax.random.split(key, samples), weights, chunk)
-        if reduce == "mean":
-            return first
-        if reduce == "square":
-            return second
-        return jax.tree.map(lambda m, s: jnp.maximum(s - m * m, 0), first, second)
+        explained = squared if reduce == "square" else noisy
+        mean, variance = moments(explained, jax.random.split(key, samples), chunk)
+        if reduce == "variance":
+            return jax.tree.map(lambda m, v: v.astype(m.dtype), mean, variance)
+        return mean
 
     return smoothed
