@@ -123,7 +123,6 @@ ELEMENTWISE: dict[str, Callable] = {
     "straight_through": straight_through,
     "custom_jvp": scaled_gradient,
     "custom_vjp": reversed_gradient,
-    "piecewise": piecewise,
     "nan_guard": lambda x: jnp.where(jnp.isnan(x), 0.0, jnp.tanh(x)),
     "nan_to_num": lambda x: jnp.nan_to_num(jnp.sin(x)),
     "sin": lambda x: jnp.sin(3 * x),
@@ -146,9 +145,6 @@ ELEMENTWISE: dict[str, Callable] = {
     "log_gamma": lambda x: lax.lgamma(x**2 + 1),
     "digamma": lambda x: lax.digamma(x**2 + 1),
     "logit": lambda x: jsp.special.logit(0.05 + 0.9 * jax.nn.sigmoid(x)),
-    "interpolation": lambda x: jnp.interp(
-        x, jnp.array([-1.0, 0, 1]).astype(x.dtype), jnp.array([0.0, 1, -1]).astype(x.dtype)
-    ),
     "huber": lambda x: jnp.where(jnp.abs(x) < 1, 0.5 * x**2, jnp.abs(x) - 0.5),
     "complex": lambda x: jnp.abs(lax.complex(x, 1 + x**2)),
     "fori_loop": lambda x: lax.fori_loop(0, 3, lambda i, v: jnp.sin(v) + x, x),
@@ -203,7 +199,6 @@ VECTOR: dict[str, Callable] = {
     "logmeanexp": lambda x: jax.nn.logmeanexp(x, -1, keepdims=True),
     "entropy": lambda x: -jnp.sum(jax.nn.softmax(x) * jax.nn.log_softmax(x), -1, keepdims=True),
     "softmin_mixture": lambda x: jnp.sum(x * jax.nn.softmax(-x), -1, keepdims=True),
-    "sparsemax": lambda x: sparsemax(0.3 * x),
     "standardize": jax.nn.standardize,
     "normalize": nn.normalize,
     "standardize_rsqrt": lambda x: standardized(x, lambda v: lax.rsqrt(v + 1e-5)),

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.scipy as jsp
 import numpy as np
 import pytest
-from functions import sparsemax
+from functions import piecewise, sparsemax
 from jax import lax
 from jax.interpreters import mlir
 from zoo import ZOO, draw
@@ -124,7 +124,9 @@ def test_an_integer_leaf_is_named(method):
 
 
 @every_method
-@pytest.mark.parametrize("x", ["a cat", ["a"], {"text": "a"}, np.array(["a"]), object()], ids=repr)
+@pytest.mark.parametrize(
+    "x", ["a cat", ["a"], {"text": "a"}, np.array(["a"]), object()], ids=lambda x: type(x).__name__
+)
 def test_strings_and_objects_are_no_arrays(method, x):
     with pytest.raises(TypeError, match=r"float"):
         method(lambda x: 0.0, 0.0)(x)
@@ -342,7 +344,6 @@ def test_a_while_loop_whose_count_is_known_but_carries_x_names_its_alternatives(
 @pytest.mark.parametrize("branch", [
     lambda x: lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x).sum(),
     lambda x: lax.switch(jnp.int32(x[0] > 0), [jnp.sin, jnp.cos], x).sum(),
-    lambda x: jsp.linalg.expm(x[:4].reshape(2, 2)).sum(),
 ])  # fmt: skip
 def test_a_branch_on_x_is_an_error(branch):
     with pytest.raises(jxp.UnsupportedPrimitive) as error:
@@ -372,16 +373,19 @@ def test_an_index_computed_from_x_is_an_error_that_names_the_line(look_up):
     lambda x: jnp.argsort(x).astype(float) @ x,
     lambda x: sparsemax(x)[1],
     lambda x: jnp.histogram(x, 3)[0].astype(float)[1] * x[0],
+    lambda x: piecewise(x).sum(),
+    lambda x: jnp.interp(x, jnp.array([-1.0, 0, 1]), jnp.array([0.0, 1, -1])).sum(),
+    lambda x: jsp.linalg.expm(x.reshape(2, 2)).sum(),
     lambda x: jnp.digitize(x, jnp.array([0.5, 1.0])).sum() * x[0],
     lambda x: jnp.sum(jnp.where(x > jnp.median(x), x, 0) * 1.0),
 ])  # fmt: skip
 def test_counting_is_complete_or_an_error_but_never_silently_wrong(f):
-    """Integers and booleans that depend on x and come back as numbers."""
+    """Integers and booleans that depend on x and come back as numbers or decide between them."""
     x, ref = jnp.array([0.2, 1.3, 2.4, 0.7]), jnp.array([1.1, -0.3, 0.4, -0.7])
     try:
         c = jxp.deeplift(f, ref)(x)
     except jxp.UnsupportedPrimitive as error:
-        assert "depends on x" in str(error)
+        assert ".py:" in str(error)
     else:
         assert float(c.sum()) == pytest.approx(float(f(x) - f(ref)), abs=1e-5)
 

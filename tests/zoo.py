@@ -274,7 +274,7 @@ def cnn_sequence():
         profile = nn.Conv(1, (7,))(x)[:, 0]
         counts = nn.Dense(2)(x.mean(0))
         profile = profile - profile.mean()
-        return jnp.stack([counts[0], jnp.sum(profile * lax.stop_gradient(nn.softmax(profile)))])
+        return jnp.stack([counts[0], jnp.sum(profile * nn.softmax(profile))])
 
     one_hot = jax.nn.one_hot(jnp.array([0, 2, 1, 3, 3, 0, 1, 2, 2, 0, 1, 1]), 4)
     return linen(Body(body), one_hot)
@@ -302,13 +302,13 @@ CELLS = {
 
 
 def rnn(cell, **kwargs):
-    return lambda dtype: nn.RNN(cell(6, param_dtype=dtype), **kwargs)
+    """The default initializer, orthogonal, has no half precision."""
+    init = nn.initializers.lecun_normal()
+    return lambda dtype: nn.RNN(cell(6, param_dtype=dtype, recurrent_kernel_init=init), **kwargs)
 
 
 def bidirectional(cell):
-    return lambda dtype: nn.Bidirectional(
-        nn.RNN(cell(6, param_dtype=dtype)), nn.RNN(cell(6, param_dtype=dtype))
-    )
+    return lambda dtype: nn.Bidirectional(rnn(cell)(dtype), rnn(cell)(dtype))
 
 
 family(
