@@ -2,11 +2,30 @@
 
 import os
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # read when jax is imported, so set before it
+# Read when jax is imported, so set before it.
+os.environ["JAX_PLATFORMS"] = "cpu"
+# Tests compile much and run little: machine code need not be fast.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import numpy as np
 import pytest
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The completeness gaps that tests recorded, not only asserted."""
+    gaps: dict[str, list] = {}
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, value in report.user_properties:
+            if name.startswith("gap"):
+                gaps.setdefault(name, []).append((value, report.nodeid.rpartition("[")[2][:-1]))
+    for name, rows in sorted(gaps.items()):
+        rows.sort(reverse=True)
+        worst = ", ".join(f"{model} {value:.1e}" for value, model in rows[:5])
+        median = np.median([value for value, _ in rows])
+        terminalreporter.write_line(
+            f"{name}: {len(rows)} models, median {median:.1e}, largest {worst}"
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,543 @@
+"""The worked values of the rules: products, quotients, choices, norms, solves, frozen values."""
+
+import itertools
+import math
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from checks import draw, multipliers, read
+from jax import lax
+
+import jaxplain as jxp
+
+pytestmark = pytest.mark.usefixtures("x64")
+assert_close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10)
+
+
+def shapley(g: Callable, x: Any, ref: Any) -> np.ndarray:
+    """Each player's Shapley value by its definition: the mean over all orders of joining."""
+    n = len(x)
+    values = {
+        coalition: np.asarray(g(*(x[i] if i in coalition else ref[i] for i in range(n))))
+        for size in range(n + 1)
+        for coalition in itertools.combinations(range(n), size)
+    }
+    total = np.zeros((n, *np.shape(values[()])))
+    for order in itertools.permutations(range(n)):
+        for k, player in enumerate(order):
+            before, after = (tuple(sorted(order[:j])) for j in (k, k + 1))
+            total[player] += values[after] - values[before]
+    return total / math.factorial(n)
+
+
+def contributions(g: Callable, x: Any, ref: Any) -> np.ndarray:
+    """Of the rows of x, each an argument of the elementwise g."""
+    m = multipliers(lambda x: jnp.sum(g(*x)), x, ref)
+    return np.asarray(m * (x - ref))
+
+
+# Products.
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        jnp.vdot,
+        lambda a, b: jnp.sum(a * b),
+        lambda a, b: read(jnp.matmul)(a.reshape(2, 3), b.reshape(3, 2)),
+        lambda a, b: read(jnp.convolve)(a, b[:3]),
+        lambda a, b: read(jnp.outer)(a, b),
+        lambda a, b: read(lambda a, b: jnp.einsum("bi,bi->b", a, b))(
+            *(v.reshape(2, 3) for v in (a, b))
+        ),
+    ],
+    ids=["dot", "multiply", "matmul", "convolve", "outer", "einsum"],
+)
+def test_bilinear_at_midpoints(f):
+    x, ref = (draw(1, 6), draw(2, 6)), (draw(3, 6), draw(4, 6))
+    middle = jax.tree.map(lambda v, v0: (v + v0) / 2, x, ref)
+    expected = jax.grad(f, (0, 1))(*middle)
+    for m, gradient in zip(multipliers(lambda x: f(*x), x, ref), expected, strict=True):
+        assert_close(m, gradient)
+
+
+SPELLINGS_OF_A_PRODUCT: dict[str, Callable] = {
+    "left": lambda *x: reduce(jnp.multiply, x),
+    "right": lambda *x: reduce(lambda a, b: b * a, x[::-1]),
+    "tree": lambda *x: x[0] * reduce(jnp.multiply, x[1:]),
+    "prod": lambda *x: jnp.prod(jnp.stack(x), 0),
+    "cumprod": lambda *x: jnp.cumprod(jnp.stack(x), 0)[-1],
+    "jit": lambda *x: reduce(jax.jit(jnp.multiply), x),
+    "constant_between": lambda *x: (2.0 * reduce(jnp.multiply, x[:-1])) * x[-1] * 0.5,
+    "negated_between": lambda *x: -(-reduce(jnp.multiply, x[:-1]) * x[-1]),
+    "divided_between": lambda *x: 2.0 * ((reduce(jnp.multiply, x[:-1]) / 2.0) * x[-1]),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS_OF_A_PRODUCT)
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_product_of_several(spelling, count):
+    """However it is spelled, a product's factors share its change as equals."""
+    product = SPELLINGS_OF_A_PRODUCT[spelling]
+    x, ref = draw(1, count, 4), draw(2, count, 4)
+    assert_close(contributions(product, x, ref), shapley(product, x, ref))
+
+
+def test_two_three_four():
+    x = jnp.array([[2.0], [3.0], [4.0]])
+    assert_close(contributions(lambda a, b, c: a * b * c, x, 0 * x), [[8.0], [8.0], [8.0]])
+
+
+def test_product_of_many_is_complete():
+    x, ref = draw(1, 11, 2), draw(2, 11, 2)
+    contributions(lambda *x: reduce(jnp.multiply, x), x, ref)
+
+
+@pytest.mark.parametrize(
+    "g",
+    [
+        lambda x, y: x * x * y,
+        lambda x, y: x * y * x,
+        lambda x, y: (x * y) * (x * y),
+        lambda x, y: jnp.tanh(x) * y * x,
+        lambda x, y: x * (y * jnp.exp(x)),
+        lambda x, y: x**3 * y * 0.7,
+    ],
+)
+def test_repeated_factors_are_one_player(g):
+    x, ref = draw(1, 2, 5), draw(2, 2, 5)
+    assert_close(contributions(g, x, ref), shapley(g, x, ref))
+
+
+def test_factors_of_one_variable_are_one_function():
+    x, ref = draw(1, 5), draw(2, 5)
+    m = multipliers(lambda x: jnp.sum(x * jnp.tanh(x) * jnp.exp(x)), x, ref)
+    g = lambda x: x * jnp.tanh(x) * jnp.exp(x)
+    assert_close(m, (g(x) - g(ref)) / (x - ref))
+
+
+def test_quotient():
+    """m_a = ½(1/b + 1/b0), m_b = -(a + a0)/(2 b b0)."""
+    (a, b), (a0, b0) = x, ref = (draw(1, 5), 2 + draw(2, 5) ** 2), (draw(3, 5), 1 + draw(4, 5) ** 2)
+    of_a, of_b = multipliers(lambda x: jnp.sum(x[0] / x[1]), x, ref)
+    assert_close(of_a, (1 / b + 1 / b0) / 2)
+    assert_close(of_b, -(a + a0) / (2 * b * b0))
+
+
+# Any other function of several variables: Shapley values over the corners.
+
+CORNERS: dict[str, tuple[int, Callable]] = {
+    "max": (2, jnp.maximum),
+    "min": (2, jnp.minimum),
+    "pow": (2, lambda a, b: jnp.power(jnp.abs(a) + 0.1, b)),
+    "atan2": (2, jnp.arctan2),
+    "rem": (2, lambda a, b: lax.rem(a, jnp.abs(b) + 0.3)),
+    "hypot_of_max": (2, lambda a, b: jnp.maximum(jnp.abs(a), b * b)),
+    "where_one": (2, lambda a, b: jnp.where(a > 0, b, 0.3)),
+    "where_itself": (2, lambda a, b: jnp.where(a > 0, jnp.sin(a), b)),
+    "where_two": (2, lambda a, b: jnp.where(a > b, a, b)),
+    "where_both": (3, lambda a, b, c: jnp.where((a > 0) & (b > 0), c, 1.0)),
+    "where_three": (3, lambda a, b, c: jnp.where(a > 0, b, c)),
+    "where_order": (3, lambda a, b, c: jnp.where((a > b) & (b > c), jnp.tanh(b), -1.0)),
+    "where_four": (4, lambda a, b, c, d: jnp.where(a > b, c, d)),
+    "select_of_three": (
+        4,
+        lambda a, b, c, d: lax.select_n(
+            (a > 0).astype(jnp.int32) + (a > 0.7).astype(jnp.int32), b, c, d
+        ),
+    ),
+    "clamp": (3, lambda a, b, c: lax.clamp(-jnp.abs(a), b, jnp.abs(c))),
+}
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_corners(name):
+    """Eleven random points, of which some flip the choice and some do not; and where x = x0."""
+    players, g = CORNERS[name]
+    x, ref = draw(1, players, 12), draw(2, players, 12)
+    ref = ref.at[:, -1].set(x[:, -1])
+    assert_close(contributions(g, x, ref), shapley(g, x, ref))
+
+
+def test_too_many_players():
+    def f(x: Any) -> Any:
+        return jnp.where((x[0] > x[1]) & (x[2] > x[3]) & (x[4] > x[5]), x[6], 0.0)
+
+    with pytest.raises(jxp.UnsupportedPrimitive, match=r"7 different.*Split the choice"):
+        jxp.deeplift(f, 0.0)(jnp.ones(7))
+
+
+def test_choices_that_agree_are_constants():
+    """A guard that reduces over the array is the same at both ends, and bars nothing."""
+    g = lambda x: jnp.where(jnp.any(jnp.isnan(x)), jnp.nan, jnp.sin(x))
+    x, ref = draw(1, 5), draw(2, 5)
+    assert_close(
+        multipliers(lambda x: jnp.sum(g(x)), x, ref), (jnp.sin(x) - jnp.sin(ref)) / (x - ref)
+    )
+
+
+# Maxima.
+
+
+def winner(x: np.ndarray, ref: np.ndarray) -> np.ndarray:
+    """All of Δy to the argmax of x if y rose, else to that of the reference."""
+    change = x.max() - ref.max()
+    chosen = np.argmax(x if change > 0 else ref)
+    return change * (np.arange(len(x)) == chosen)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_maximum_goes_to_its_winner(seed):
+    x, ref = draw(seed, 4, 5), draw(seed + 10, 4, 5)
+    m = multipliers(lambda x: jnp.sum(jnp.max(x, 1)), x, ref)
+    expected = np.stack(
+        [winner(*rows) for rows in zip(np.asarray(x), np.asarray(ref), strict=True)]
+    )
+    assert_close(m * (x - ref), expected)
+    assert jnp.abs(m).max() <= 1 + 1e-12
+
+
+def test_overlapping_windows_have_a_winner_each():
+    x, ref = draw(1, 8), draw(2, 8)
+    m = multipliers(
+        lambda x: jnp.sum(lax.reduce_window(x, -jnp.inf, lax.max, (3,), (2,), "VALID")), x, ref
+    )
+    expected = np.zeros(8)
+    for start in (0, 2, 4):
+        window = slice(start, start + 3)
+        expected[window] += winner(np.asarray(x[window]), np.asarray(ref[window]))
+    assert_close(m * (x - ref), expected)
+
+
+def test_minimum_is_a_maximum_turned():
+    x, ref = draw(1, 3, 5), draw(2, 3, 5)
+    of_min = multipliers(lambda x: read(partial(jnp.min, axis=1))(x), x, ref)
+    of_max = multipliers(lambda x: -read(partial(jnp.max, axis=1))(-x), x, ref)
+    assert_close(of_min, of_max)
+
+
+def test_ties_share():
+    x, ref = jnp.array([1.0, 1.0, 0.0]), jnp.zeros(3)
+    assert_close(multipliers(jnp.max, x, ref), [0.5, 0.5, 0.0])
+    assert_close(jxp.deeplift(jnp.max, x, multiply=False)(x), jax.grad(jnp.max)(x))
+
+
+# Norms.
+
+EPSILON = 1e-3
+
+
+def mean_square(c: Any) -> Any:
+    return jnp.mean(c**2) + EPSILON
+
+
+NORMS: dict[str, Callable] = {
+    "rsqrt": lambda c: c * lax.rsqrt(mean_square(c)),
+    "rsqrt_first": lambda c: lax.rsqrt(jnp.mean(c * c, keepdims=True) + EPSILON) * c,
+    "power": lambda c: c * mean_square(c) ** -0.5,
+    "inverse": lambda c: c * (1 / jnp.sqrt(mean_square(c))),
+    "division": lambda c: c / jnp.sqrt(mean_square(c)),
+    "dot": lambda c: c * lax.rsqrt(jnp.vdot(c, c) / c.size + EPSILON),
+    "jit": lambda c: c * jax.jit(lambda c: lax.rsqrt(mean_square(c)))(c),
+}
+
+
+def norm_multipliers(c: Any, c0: Any, u: Any, theta: float) -> Any:
+    """m_c = s_θ u - κ c̄ ⟨c_θ, u⟩, κ = 2/(n √V √V0 (√V + √V0))."""
+    root, root0 = (jnp.sqrt(mean_square(v)) for v in (c, c0))
+    s = theta / root + (1 - theta) / root0
+    c_theta = (1 - theta) * c + theta * c0
+    kappa = 2 / (c.size * root * root0 * (root + root0))
+    return s * u - kappa * (c + c0) / 2 * jnp.vdot(c_theta, u)
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("theta", [0.0, 0.5, 1.0])
+def test_norm(name, theta):
+    c, c0, u = draw(1, 6), draw(2, 6), draw(3, 6)
+    m = multipliers(
+        lambda c: jnp.vdot(u, NORMS[name](c)), c, c0, rules=jxp.rules.rescale(norm_theta=theta)
+    )
+    assert_close(m, norm_multipliers(c, c0, u, theta))
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize(("reference", "theta"), [(1.0, 0.5), (0.0, 1.0), (100.0, 0.0)])
+def test_norm_settles_the_smaller_scale_first(name, reference, theta):
+    """θ is ½ by default, and at the well-conditioned end where the scales are far apart."""
+    c, c0, u = draw(1, 6), reference * draw(2, 6), draw(3, 6)
+    m = multipliers(lambda c: jnp.vdot(u, NORMS[name](c)), c, c0)
+    assert_close(m, norm_multipliers(c, c0, u, theta))
+
+
+# Frozen values.
+
+
+FROZEN: dict[str, Callable] = {
+    "sum": jnp.sum,
+    "chain": lambda x: jnp.tanh(jnp.sum(x)),
+    "product": lambda x: x[0] * x[1],
+    "quotient": lambda x: x[0] / x[1],
+    "maximum": lambda x: jnp.maximum(x[0], x[1]),
+    "choice": lambda x: jnp.where(x[0] > x[1], x[2], x[3]),
+    "reduction": jnp.max,
+    "norm": jnp.linalg.norm,
+    "dot": lambda x: x @ x,
+    "three_factors": lambda x: x[0] * x[1] * x[2],
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_frozen_value_is_shared_by_both_passes(name):
+    """f = ⌊g(x)⌋ h(x) is explained as c h(x) with the number c = g(x)."""
+    x, ref = draw(1, 4), draw(2, 4)
+    h = lambda x: jnp.sum(jnp.sin(x) * x[::-1])
+    f = lambda x: lax.stop_gradient(FROZEN[name](x)) * h(x)
+    c = FROZEN[name](x)
+    m, gap = jxp.deeplift(f, ref, multiply=False, return_gap=True)(x)
+    assert_close(m, multipliers(lambda x: c * h(x), x, ref))
+    assert abs(gap) <= 1e-12
+
+
+def test_frozen_within_a_chain_is_the_identity():
+    x, ref = draw(1, 6), draw(2, 6)
+    assert_close(multipliers(lambda x: jnp.sum(x * lax.stop_gradient(x)), x, ref), x + ref)
+    for g in (jnp.sinc, lambda x: x + lax.stop_gradient(jnp.round(x) - x)):
+        m = multipliers(lambda x: jnp.sum(g(x)), x, ref)
+        assert_close(m, (g(x) - g(ref)) / (x - ref))
+
+
+def test_wholly_frozen():
+    m, gap = jxp.deeplift(lambda x: lax.stop_gradient(jnp.sum(x)), 0.0, return_gap=True)(draw(1, 3))
+    assert_close(m, 0)
+    assert gap == 0
+
+
+# Control flow: the same numbers as written out.
+
+W = np.random.default_rng(0).normal(size=(3, 3)) / 2
+
+
+def cell(h: Any, x: Any) -> Any:
+    return jnp.tanh(W @ h + x) * jax.nn.sigmoid(x)
+
+
+def loop(x: Any, reverse: bool = False) -> Any:
+    h, hs = jnp.zeros(3), []
+    for row in x[::-1] if reverse else x:
+        h = cell(h, row)
+        hs.append(h)
+    return h, jnp.stack(hs[::-1] if reverse else hs)
+
+
+def scanned(x: Any, step: Callable = cell, **options: Any) -> Any:
+    return lax.scan(lambda h, row: (step(h, row),) * 2, jnp.zeros(3), x, **options)
+
+
+def branched(x: Any, index: Any) -> Any:
+    return lax.switch(index, [jnp.sin, lambda x: cell(x[0], x), jnp.zeros_like], x)
+
+
+def doubled(flag: Any) -> Callable:
+    """A scan with a branch inside, on a flag that is not attributed."""
+    step = lambda h, row: lax.cond(flag, cell, lambda h, row: h + row, h, row)
+    return lambda x: scanned(x, step)[0]
+
+
+CONTROL: dict[str, tuple[Callable, Callable]] = {
+    "scan": (lambda x: scanned(x)[0], lambda x: loop(x)[0]),
+    "scan_outputs": (lambda x: scanned(x)[1], lambda x: loop(x)[1]),
+    "scan_reverse": (lambda x: scanned(x, reverse=True)[1], lambda x: loop(x, True)[1]),
+    "scan_unrolled": (lambda x: scanned(x, unroll=2)[0], lambda x: loop(x)[0]),
+    "scan_remat": (lambda x: scanned(x, jax.checkpoint(cell))[0], lambda x: loop(x)[0]),
+    "scan_in_remat": (jax.checkpoint(lambda x: scanned(x)[0]), lambda x: loop(x)[0]),
+    "scan_jit": (jax.jit(lambda x: scanned(x, jax.jit(cell))[0]), lambda x: loop(x)[0]),
+    "scan_closure": (
+        lambda x: lax.scan(lambda h, _: (cell(h, x[0]), None), x[1], None, length=3)[0],
+        lambda x: reduce(lambda h, _: cell(h, x[0]), range(3), x[1]),
+    ),
+    "scan_nested": (
+        lambda x: lax.scan(lambda h, _: (scanned(x + h)[0], None), jnp.zeros(3), length=2)[0],
+        lambda x: loop(x + loop(x)[0])[0],
+    ),
+    "scan_inactive_carry": (
+        lambda x: lax.scan(lambda c, r: ((c[0] + 1, cell(c[1], r)), None), (0.0, jnp.ones(3)), x)[
+            0
+        ][1],
+        lambda x: reduce(cell, x, jnp.ones(3)),
+    ),
+    "fori_loop": (
+        lambda x: lax.fori_loop(0, 4, lambda i, h: cell(h, x[i]), jnp.zeros(3)),
+        lambda x: loop(x)[0],
+    ),
+    "map": (lambda x: lax.map(lambda r: cell(r, r[::-1]), x), jax.vmap(lambda r: cell(r, r[::-1]))),
+    "associative_scan": (
+        lambda x: lax.associative_scan(jnp.add, jnp.sin(x)),
+        lambda x: jnp.cumsum(jnp.sin(x), 0),
+    ),
+    "cond": (
+        lambda x: lax.cond(True, lambda x: cell(x[0], x[1]), lambda x: x[2], x),
+        lambda x: cell(x[0], x[1]),
+    ),
+    "cond_inactive_branch": (
+        lambda x: lax.cond(False, lambda x: x, jnp.ones_like, x),
+        jnp.ones_like,
+    ),
+    "switch": (lambda x: branched(x, 1), lambda x: cell(x[0], x)),
+    "switch_traced": (
+        lambda x: jax.vmap(branched, (None, 0))(x, jnp.arange(3)),
+        lambda x: jnp.stack([jnp.sin(x), cell(x[0], x), 0 * x]),
+    ),
+    "scan_of_cond": (doubled(np.bool_(True)), lambda x: loop(x)[0]),
+    "remat": (jax.checkpoint(lambda x: cell(x[0], x[1])), lambda x: cell(x[0], x[1])),
+    "remat_policy": (
+        jax.checkpoint(lambda x: cell(x[0], x[1]), policy=jax.checkpoint_policies.nothing_saveable),
+        lambda x: cell(x[0], x[1]),
+    ),
+    "while_of_others": (
+        lambda x: lax.while_loop(lambda c: c < 3.0, lambda c: c + 1.5, 0.0) * x,
+        lambda x: 3.0 * x,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTROL)
+def test_control_flow_is_what_it_means(name):
+    written, unrolled = map(read, CONTROL[name])
+    x, ref = draw(1, 4, 3), draw(2, 4, 3)
+    assert_close(multipliers(written, x, ref), multipliers(unrolled, x, ref))
+
+
+def test_predicate_in_the_arguments():
+    """An argument that is not attributed may branch, under jit and vmap too."""
+    f = lambda x, flag: lax.cond(flag, lambda x: jnp.sum(jnp.sin(x)), lambda x: x[0] * x[1], x)
+    explain = jax.jit(jax.vmap(jxp.deeplift(f, 0.5), (None, 0)))
+    x = draw(1, 3)
+    both = explain(x, jnp.array([True, False]))
+    assert_close(both[0], jnp.sin(x) - jnp.sin(0.5))
+    assert_close(both[1].sum(), x[0] * x[1] - 0.25)
+
+
+# Custom derivatives are opened: what is explained is the value.
+
+
+def test_custom_derivatives_are_not_asked():
+    @jax.custom_jvp
+    def twice(x: Any) -> Any:
+        return 2 * x
+
+    twice.defjvp(lambda p, t: (twice(*p), 100 * t[0]))
+
+    @jax.custom_vjp
+    def thrice(x: Any) -> Any:
+        return 3 * x
+
+    thrice.defvjp(lambda x: (3 * x, None), lambda _, ct: (-ct,))
+    x, ref = draw(1, 4), draw(2, 4)
+    assert_close(multipliers(lambda x: jnp.sum(twice(x) + thrice(x)), x, ref), 5)
+
+
+# Complex values in between.
+
+COMPLEX: dict[str, Callable] = {
+    "magnitude": lambda x: jnp.abs(jnp.fft.fft(x)),
+    "power": lambda x: jnp.abs(jnp.fft.rfft(x)) ** 2,
+    "log_power": lambda x: jnp.log(jnp.abs(jnp.fft.rfft(x)) ** 2 + 0.1),
+    "filter": lambda x: jnp.fft.irfft(jnp.fft.rfft(x) * (1 + 2j)),
+    "autocorrelation": lambda x: jnp.fft.ifft(jnp.fft.fft(x) * jnp.conj(jnp.fft.fft(x))).real,
+    "phase": lambda x: jnp.exp(1j * x).real + jnp.exp(1j * x).imag * x,
+    "square": lambda x: ((x + 1j * x[..., ::-1]) ** 2).imag,
+    "quotient": lambda x: (x / (2 + 1j * x)).real,
+}
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex(name):
+    """Each row of a batch within f keeps its own change."""
+    f = read(COMPLEX[name])
+    x, ref = draw(1, 2, 6), draw(2, 2, 6)
+    m = multipliers(lambda x: f(x[0]) + f(x[1]), x, ref)
+    assert_close((m * (x - ref)).sum(1), jax.vmap(f)(x) - jax.vmap(f)(ref))
+    batched = multipliers(lambda x: sum(map(read(lambda y: y), COMPLEX[name](x))), x, ref)
+    assert_close((batched * (x - ref)).sum(1), jax.vmap(f)(x) - jax.vmap(f)(ref))
+
+
+def test_magnitude_through_zero():
+    """|z| has a kink at 0, where a quadrature is far off: each element is put right by itself."""
+    f = lambda z: jnp.abs(lax.complex(z[0], z[1]))
+    x, ref = jnp.array([[1.0, 1.0], [0.01, 2.0]]), jnp.array([[-2.0, 0.5], [0.01, 1.0]])
+    m = multipliers(lambda z: jnp.sum(f(z)), x, ref)
+    assert_close((m * (x - ref)).sum(0), f(x) - f(ref))
+
+
+# Solves and other local paths.
+
+
+@pytest.mark.parametrize("columns", [(), (2,)])
+def test_linear_solve(columns):
+    """Δy = Ā⁻¹(Δb - ΔA ȳ)."""
+    u = draw(5, 3, *columns)
+    f = lambda x: jnp.vdot(u, jnp.linalg.solve(*x))
+    x, ref = ((draw(s, 3, 3) + 4 * jnp.eye(3), draw(s + 1, 3, *columns)) for s in (1, 3))
+    (y, y0), middle = (jnp.linalg.solve(*p) for p in (x, ref)), (x[0] + ref[0]) / 2
+    of_a, of_b = multipliers(f, x, ref)
+    expected = jnp.linalg.solve(middle.T, u)
+    assert_close(of_b, expected)
+    assert_close(of_a, -expected.reshape(3, -1) @ ((y + y0) / 2).reshape(3, -1).T)
+
+
+PATHS: dict[str, Callable] = {
+    "cholesky": lambda a: jnp.linalg.cholesky(a @ a.T + jnp.eye(3)),
+    "cumlogsumexp": lambda a: lax.cumlogsumexp(a, 1),
+    "cumprod": lambda a: jnp.cumprod(a, 1),
+    "triangular": lambda a: jax.scipy.linalg.solve_triangular(
+        jnp.tril(a) + 4 * jnp.eye(3), a, lower=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["cumlogsumexp", "cumprod"])
+def test_path_integral_is_integrated_gradients(name):
+    f = read(PATHS[name])
+    x, ref = draw(1, 3, 3), draw(2, 3, 3)
+    m = multipliers(f, x, ref)
+    np.testing.assert_allclose(m * (x - ref), jxp.integrated_gradients(f, ref)(x), 1e-6, 1e-6)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_path_integral_is_differentiable(name):
+    """A loss over attributions, against central differences."""
+    x, ref = draw(1, 3, 3), draw(2, 3, 3)
+    f = lambda x, scale: read(PATHS[name])(scale * x)
+    loss = jax.jit(lambda scale: jnp.sum(jxp.deeplift(f, ref)(x, scale) ** 2))
+    step = 1e-5
+    difference = (loss(1 + step) - loss(1 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(1.0), difference, 1e-5)
+
+
+# Sums of independent parts.
+
+
+def test_parts_keep_their_own_change():
+    """Contributions rescaled to the right sum would pass elsewhere, and fail here."""
+    parts = {
+        "norm": lambda h: read(NORMS["rsqrt"])(h),
+        "sort": lambda h: read(jnp.sort)(h),
+        "softmax": lambda h: read(jax.nn.softmax)(h),
+        "product": jnp.prod,
+        "maximum": jnp.max,
+        "choice": lambda h: jnp.where(h[0] > 0, h[1], h[2]),
+        "magnitude": lambda h: read(lambda h: jnp.abs(jnp.fft.fft(h)))(h),
+    }
+    x = {name: draw(i, 5) for i, name in enumerate(parts)}
+    ref = {name: draw(i + 50, 5) for i, name in enumerate(parts)}
+    m = multipliers(lambda x: sum(f(x[name]) for name, f in parts.items()), x, ref)
+    for name, f in parts.items():
+        assert_close(
+            (m[name] * (x[name] - ref[name])).sum(), f(x[name]) - f(ref[name]), err_msg=name
+        )
