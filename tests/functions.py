@@ -368,7 +368,6 @@ MATHS: dict[str, Callable] = {
     "where_other": lambda h: jnp.where(h[:6] > 0, h[6:] ** 2, 0),
     "clamp_between": lambda h: jnp.clip(h[:4], -jnp.abs(h[4:8]), jnp.abs(h[8:])),
     "remainder": lambda h: jnp.remainder(h[:6], 1 + h[6:] ** 2),
-    "copysign": lambda h: jnp.copysign(h[:6], h[6:]),
     "variance": lambda h: jnp.var(mat(h), 1),
     "deviation": lambda h: jnp.std(mat(h), 0),
     "skewness": lambda h: jnp.mean((h - h.mean()) ** 3) / jnp.std(h) ** 3,

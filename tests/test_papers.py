@@ -9,8 +9,7 @@ from cases import params
 
 import jaxplain as jxp
 
-PENDING = {
-}
+PENDING = {}
 
 
 def gradient_like(method):

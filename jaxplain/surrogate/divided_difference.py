@@ -62,6 +62,8 @@ def slope(step: Step) -> Slope:
     if name in _UNARY and len(active) == 1:
         (u,), (u0,), (s,) = step.values, step.references, step.slopes
         return _UNARY[name](u, u0, step.value, step.reference) * s
+    if name == "rem":
+        return jnp.where(step.delta == 0, derivative(step), step.secant)
     if name in _JUMPS:
         return step.secant
     return _midpoint(step)
@@ -85,18 +87,34 @@ def quotient(y: Any, y0: Any, delta: Any, near: Any, small: Any) -> Any:
     return jnp.where(small, near, (y - y0) / jnp.where(small, 1, delta))
 
 
+def derivative(step: Step) -> Any:
+    """The derivative along the slopes at the midpoint, asked only of the operands that have one."""
+    active = [i for i, s in enumerate(step.slopes) if s is not None]
+
+    def function(*moving: Any) -> Any:
+        operands = list(step.values)
+        for i, operand in zip(active, moving, strict=True):
+            operands[i] = operand
+        return step.equation.function(*operands)
+
+    middles = [(step.values[i] + step.references[i]) / 2 for i in active]
+    tangents = [
+        jnp.broadcast_to(step.slopes[i], m.shape).astype(m.dtype)
+        for i, m in zip(active, middles, strict=True)
+    ]
+    return jax.jvp(function, middles, tangents)[1]
+
+
 def _midpoint(step: Step) -> Any:
     """Any smooth function: the quotient, or the derivative along the slopes at the midpoint."""
-    middles = [(v + v0) / 2 for v, v0 in zip(step.values, step.references, strict=True)]
-    tangents = [
-        jnp.zeros_like(m) if s is None else s.astype(m.dtype)
-        for m, s in zip(middles, step.slopes, strict=True)
-    ]
-    _, near = jax.jvp(step.equation.function, middles, tangents)
+    near = derivative(step)
     active = [i for i, s in enumerate(step.slopes) if s is not None]
     if len(active) == 1:
         (i,) = active
         small = tiny(step.values[i] - step.references[i])
+        if step.equation.primitive.name in _SINGULAR_AT_ZERO:
+            middle = jnp.abs(step.values[i] + step.references[i]) / 2
+            small = tiny((step.values[i] - step.references[i]) / jnp.where(middle == 0, 1, middle))
     else:
         small = tiny(step.delta)
     small = small | (step.delta == 0)
@@ -180,6 +198,8 @@ _STRUCTURAL: dict[str, Callable[[Step], Any]] = {
     "stop_gradient": _convert,
     "integer_pow": lambda step: _integer_pow(step),
 }
+
+_SINGULAR_AT_ZERO = ("pow", "cbrt")
 
 _JUMPS = ("sign", "floor", "ceil", "round", "rem", "nextafter")
 

@@ -71,7 +71,9 @@ def _unwrap(atom: Atom, producers: Producers, *names: str) -> Atom:
 
 
 def _unshape(atom: Atom, producers: Producers) -> Atom:
-    return _unwrap(atom, producers, "broadcast_in_dim", "reshape", "squeeze")
+    return _unwrap(
+        atom, producers, "broadcast_in_dim", "reshape", "squeeze", "convert_element_type"
+    )
 
 
 def _is_constant_along(atom: Atom, axes: Sequence[int], ndim: int, producers: Producers) -> bool:
@@ -109,7 +111,7 @@ def _sum_of_exp(atom: Atom, producers: Producers) -> tuple[Atom, tuple[int, ...]
     if total is None:
         return None
     axes = tuple(total.params["axes"])
-    summed = total.inputs[0]
+    summed = _unwrap(total.inputs[0], producers, "convert_element_type")  # half sums in float32
     chosen = _producer(summed, producers, "select_n")
     if chosen is not None and len(chosen.inputs) == 3:
         mask, masked, summed = chosen.inputs
@@ -131,9 +133,12 @@ def _spreads(atom: Atom, shape: Sequence[int], axes: Sequence[int], producers: P
         dims = atom.aval.shape
         if len(dims) != len(shape) or any(dims[axis] != shape[axis] for axis in kept):
             return False
-        equation = _producer(atom, producers, "broadcast_in_dim", "reshape")
+        equation = _producer(atom, producers, "broadcast_in_dim", "reshape", "convert_element_type")
         if equation is None:
             return all(dims[axis] == 1 for axis in axes)
+        if equation.primitive.name == "convert_element_type":
+            atom = equation.inputs[0]
+            continue
         inner = equation.inputs[0]
         if len(inner.aval.shape) == len(kept):
             return equation.primitive.name == "reshape" or (
@@ -156,6 +161,8 @@ def _match_softmax(equation: Equation, producers: Producers) -> Match | None:
     if found is None or exp is None or exp.inputs[0] is not found[0]:
         return None
     t, axes = found
+    if equation.aval.shape != t.aval.shape:
+        return None
     if not _spreads(denominator, t.aval.shape, axes, producers):
         return None
     return (_unshifted(t, axes, producers),), {"axes": axes}
@@ -176,7 +183,9 @@ def _match_log_softmax(equation: Equation, producers: Producers) -> Match | None
     # Where the sum was reshaped before the logarithm it must still line up with t.
     if log is None or log.aval.shape not in (kept, keepdims):
         return None
-    if log.aval.shape == kept and not _spreads(subtracted, t.aval.shape, axes, producers):
+    if equation.aval.shape != t.aval.shape:
+        return None
+    if not _spreads(subtracted, t.aval.shape, axes, producers):
         return None
     return (_unshifted(t, axes, producers),), {"axes": axes}
 
@@ -200,7 +209,7 @@ def _match_logsumexp(equation: Equation, producers: Producers) -> Match | None:
         if inner is None or x is t:
             return None
         same = _unshape(inner.inputs[1], producers) is _unshape(shift, producers)
-        if not same:
+        if not same or not shift.aval.shape == ending.aval.shape == equation.aval.shape:
             return None
         t = x
     return (t,), {"axes": axes, "shape": equation.aval.shape}
@@ -238,9 +247,9 @@ def _is_zero(atom: Atom, producers: Producers) -> bool:
 def _is(atom: Atom, number: float, producers: Producers) -> bool:
     """Whether a value is known to be this number everywhere."""
     atom = _unwrap(atom, producers, "broadcast_in_dim", "convert_element_type")
-    if not isinstance(atom, Constant) or np.shape(atom.value) != ():
+    if not isinstance(atom, Constant) or isinstance(atom.value, jax.core.Tracer):
         return False
-    return not isinstance(atom.value, jax.core.Tracer) and float(atom.value) == number
+    return bool(np.all(np.asarray(atom.value) == number))
 
 
 def _logsumexp(x: Any, *, axes: tuple[int, ...], shape: tuple[int, ...]) -> Any:

@@ -21,9 +21,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "elementwise": tuple(
         """abs acos acosh add asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt clamp
         convert_element_type cos cosh digamma div erf erf_inv erfc exp exp2 expm1 igamma
-        igammac igamma_grad_a integer_pow lgamma log log1p log2 logistic max min mul neg
+        igammac integer_pow lgamma log log1p log2 logistic max min mul neg
         one_minus_square polygamma polynomial pow reduce_precision regularized_incomplete_beta
-        rsqrt select_n sin sinh sqrt square sub tan tanh zeta nextafter stop_gradient
+        rsqrt select_n sin sinh sqrt square sub tan tanh nextafter stop_gradient
         rem floor ceil round sign
         and or xor not eq ne lt le gt ge eq_to le_to lt_to is_finite
         population_count clz shift_left shift_right_arithmetic shift_right_logical
@@ -32,12 +32,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "bilinear": ("dot_general", "conv_general_dilated", "ragged_dot_general"),
     "maximum": tuple(
         """reduce_max reduce_min reduce_window_max reduce_window_min cummax cummin
-        scatter-max scatter-min pmax pmin""".split()
+        scatter-max scatter-min""".split()
     ),
     # Differentiable and none of the above: the local path integral.
     "curved": tuple(
-        """cholesky cumlogsumexp cumprod eigh hessenberg householder_product lu qr
-        reduce reduce_prod schur scatter-mul sort svd top_k triangular_solve tridiagonal
+        """cholesky cumlogsumexp cumprod eigh lu qr
+        reduce reduce_prod scatter-mul sort svd top_k triangular_solve
         tridiagonal_solve eig approx_top_k""".split()
     ),
     "linear_solve": ("custom_linear_solve",),
@@ -48,7 +48,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "calls": ("jit", "custom_jvp_call", "custom_vjp_call", "call", "closed_call", "eval_jaxpr"),
     # Without a derivative, or not meant for programs that are explained.
     "opaque": tuple(
-        """argmax argmin bitcast_convert_type reduce_window select_and_scatter
+        """argmax argmin hessenberg householder_product schur tridiagonal igamma_grad_a zeta
+        pmax pmin bitcast_convert_type reduce_window select_and_scatter
         random_bits random_fold_in random_seed random_split rng_bit_generator rng_uniform
         threefry2x32 custom_lin stage""".split()
     ),

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from jax.extend.core import Primitive
+
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.lifted import Lifted
 from jaxplain.surrogate.patterns import Pattern
@@ -45,7 +47,12 @@ class RuleTable:
 
     def register(self, primitives: Any, rule: Rule) -> RuleTable:
         """A new table in which `primitives` (one, or an iterable of them) have this rule."""
-        keys = primitives if isinstance(primitives, Iterable) else (primitives,)
+        keys = tuple(primitives) if isinstance(primitives, Iterable) else (primitives,)
+        for key in keys:
+            if not isinstance(key, Primitive | Pattern):
+                raise TypeError(f"rules are registered for primitives, and {key!r} is none")
+        if not callable(rule):
+            raise TypeError(f"a rule is called as rule(equation, *operands), and {rule!r} can't be")
         return dataclasses.replace(self, rules={**self.rules, **dict.fromkeys(keys, rule)})
 
     def __or__(self, other: RuleTable) -> RuleTable:

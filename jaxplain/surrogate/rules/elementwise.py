@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxplain.surrogate import compat
+from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.lifted import settled
 from jaxplain.surrogate.pair import Deferred, Pair, Paired, is_real
 from jaxplain.surrogate.program import Equation, broadcast
@@ -32,18 +33,37 @@ def elementwise(norm_theta: float | None, equation: Equation, *operands: Any) ->
     dtypes = [equation.aval.dtype, *(operand.dtype for operand in actives(operands))]
     if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
         return _complex(equation, *operands)
+    _no_count(equation, operands)
     if len(roots) == 1 and not any(isinstance(operand, Product) for operand in operands):
         return [Deferred(equation, operands)]
     return _several_roots(norm_theta, equation, operands)
+
+
+def _no_count(equation: Equation, operands: tuple[Any, ...]) -> None:
+    """A count, a rank or an index that depends on x may decide, but not become a number."""
+    numbers = operands[1:] if equation.primitive.name == "select_n" else operands
+    counted = any(not jnp.issubdtype(root.dtype, jnp.inexact) for root in active_roots(numbers))
+    if counted and jnp.issubdtype(equation.aval.dtype, jnp.inexact):
+        raise UnsupportedPrimitive(
+            f"{equation} at {equation.line} makes a number of an integer or boolean that depends "
+            "on x through a reduction or a sort: no multiplier can carry how it changes. Compute "
+            "it from something that is not attributed, or freeze it by `jax.lax.stop_gradient`."
+        )
 
 
 def _several_roots(
     norm_theta: float | None, equation: Equation, operands: tuple[Any, ...]
 ) -> list[Any]:
     name = equation.primitive.name
+    if name == "stop_gradient":  # of several roots together: constant to what follows
+        return [Deferred(equation, [operands[0].settle()])]
     if not jnp.issubdtype(equation.aval.dtype, jnp.floating):
         return [Deferred(equation, [_unproduct(operand) for operand in operands])]
-    if name in ("add", "sub", "convert_element_type", "neg", "stop_gradient") and all(
+    if isinstance(operands[0], Product) and _scales_first(equation, operands):
+        first, *others = operands[0].factors
+        scaled_first = Deferred(equation, (first, *operands[1:]))
+        return [Product(operands[0].equation, [scaled_first, *others])]
+    if name in ("add", "sub", "convert_element_type", "neg") and all(
         is_real(operand) for operand in actives(operands)
     ):
         return linear(equation, *operands)
@@ -66,6 +86,12 @@ def _several_roots(
             ],
         )
     ]
+
+
+def _scales_first(equation: Equation, operands: tuple[Any, ...]) -> bool:
+    """Whether the equation scales a product, which goes on waiting for factors."""
+    name = equation.primitive.name
+    return name == "neg" or (name == "div" and not isinstance(operands[1], Paired))
 
 
 def _unproduct(operand: Any) -> Any:

@@ -49,6 +49,7 @@ def discrete(equation: Equation, *operands: Any) -> list[Any]:
     return [Pair(v, v0) for v, v0 in zip(values, references, strict=True)]
 
 
+@on_settled
 def refuse(equation: Equation, *operands: Any) -> list[Any]:
     """Operations without a derivative."""
     raise UnsupportedPrimitive(

@@ -71,7 +71,7 @@ def path_integral(equation: Equation, *operands: Any) -> list[Any]:
     return [Pair(results.get(i, at_value[i]), v0) for i, v0 in enumerate(at_reference)]
 
 
-_ALONG = ("cumlogsumexp", "cumprod", "cummax", "cummin")
+_ALONG = ("cumlogsumexp", "cumprod", "cummax", "cummin", "sort", "approx_top_k")
 _MATRICES = tuple(
     """cholesky eigh hessenberg householder_product lu qr schur svd triangular_solve tridiagonal
     tridiagonal_solve eig""".split()
@@ -90,8 +90,6 @@ def _corrected(
 
     def correct(m: Any, delta: Any) -> Any:
         factor = step.reshape(step.shape + (1,) * (delta.ndim - step.ndim))
-        if equation.primitive.name in (*_ALONG, "sort", "reduce_prod"):
-            factor = step
         return m + (factor * jnp.conj(delta)).astype(m.dtype)
 
     return jax.tree.map(correct, multipliers, deltas)
@@ -99,27 +97,27 @@ def _corrected(
 
 def _inner(equation: Equation, left: Any, right: Any) -> Any:
     """Re⟨left, right⟩ of each item of the batch that the primitive works on."""
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return sum(_sum_items(equation, jnp.real(a * b)) for a, b in pairs)
+
+
+def _sum_items(equation: Equation, product: Any) -> Any:
+    """Summed over what one item of the batch consists of, those axes kept at size 1."""
     name, params = equation.primitive.name, equation.params
-    total: Any = 0
-    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        product = jnp.real(a * b)
-        if name in primitives.GROUPS["elementwise"]:
-            total = total + product
-        elif name in _ALONG:
-            total = total + jnp.sum(product, params["axis"], keepdims=True)
-        elif name == "sort":
-            total = total + jnp.sum(product, params["dimension"], keepdims=True)
-        elif name == "reduce_prod":
-            same_rank = product.ndim == equation.inputs[0].aval.ndim
-            axes = params["axes"]
-            total = total + (
-                jnp.sum(product, axes, keepdims=True)
-                if same_rank
-                else jnp.expand_dims(product, axes)
-            )
-        elif name in ("top_k", *_MATRICES):
-            batch = equation.inputs[0].aval.ndim - (1 if name == "top_k" else 2)
-            total = total + jnp.sum(product, tuple(range(batch, product.ndim)))
-        else:
-            total = total + jnp.sum(product)
-    return total
+    if name in primitives.GROUPS["elementwise"]:
+        return product
+    if name in _ALONG:
+        axis = next(
+            params[key] for key in ("axis", "dimension", "reduction_dimension") if key in params
+        )
+        return jnp.sum(product, axis, keepdims=True)
+    if name == "top_k":  # along the last axis, where no parameter says which
+        return jnp.sum(product, params.get("axis", -1), keepdims=True)
+    if name == "reduce_prod":
+        whole = product.ndim == equation.inputs[0].aval.ndim
+        axes = params["axes"]
+        return jnp.sum(product, axes, keepdims=True) if whole else jnp.expand_dims(product, axes)
+    if name in _MATRICES:
+        batch = max(atom.aval.ndim for atom in equation.inputs) - 2
+        return jnp.sum(product, tuple(range(batch, product.ndim)))
+    return jnp.sum(product)

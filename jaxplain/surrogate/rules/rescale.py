@@ -40,9 +40,9 @@ def rescale(*, norm_theta: float | None = None) -> RuleTable:
       A RuleTable over pairs (value, reference).  Multipliers times (x - ref) sum to f(x) - f(ref).
 
     Example:
-      >>> import jaxplain as jxp
+      >>> import jax.numpy as jnp, jaxplain as jxp
       >>> f = lambda x: x[0] * x[1]
-      >>> jxp.deeplift(f, 0.0, rules=jxp.rules.rescale())(jax.numpy.array([2.0, 3.0]))
+      >>> jxp.deeplift(f, 0.0, rules=jxp.rules.rescale())(jnp.array([2.0, 3.0]))
       Array([3., 3.], dtype=float32)
 
     Source: arXiv 1704.02685, section 3.5.1, extended from neurons to programs.
