@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 
-
 # What the library does not reach yet: by the end of a test's name, with the reason.
 KNOWN_LIMITS = {
     "test_large_logits[weighted]": "logsumexp with b= is no pattern: overflows at logits of 1000",
@@ -33,6 +32,7 @@ KNOWN_LIMITS = {
 
 
 def pytest_collection_modifyitems(items):
+    """Marks the known limits."""
     for item in items:
         reason = KNOWN_LIMITS.get(item.nodeid.rpartition("::")[2])
         if reason:
