@@ -7,7 +7,6 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxplain.surrogate import compat
-from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.lifted import settled
 from jaxplain.surrogate.pair import Deferred, Pair, Paired, is_real
 from jaxplain.surrogate.program import Equation, broadcast
@@ -33,22 +32,9 @@ def elementwise(norm_theta: float | None, equation: Equation, *operands: Any) ->
     dtypes = [equation.aval.dtype, *(operand.dtype for operand in actives(operands))]
     if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
         return _complex(equation, *operands)
-    _no_count(equation, operands)
     if len(roots) == 1 and not any(isinstance(operand, Product) for operand in operands):
         return [Deferred(equation, operands)]
     return _several_roots(norm_theta, equation, operands)
-
-
-def _no_count(equation: Equation, operands: tuple[Any, ...]) -> None:
-    """A count, a rank or an index that depends on x may decide, but not become a number."""
-    numbers = operands[1:] if equation.primitive.name == "select_n" else operands
-    counted = any(not jnp.issubdtype(root.dtype, jnp.inexact) for root in active_roots(numbers))
-    if counted and jnp.issubdtype(equation.aval.dtype, jnp.inexact):
-        raise UnsupportedPrimitive(
-            f"{equation} at {equation.line} makes a number of an integer or boolean that depends "
-            "on x through a reduction or a sort: no multiplier can carry how it changes. Compute "
-            "it from something that is not attributed, or freeze it by `jax.lax.stop_gradient`."
-        )
 
 
 def _several_roots(
