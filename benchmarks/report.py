@@ -45,9 +45,16 @@ def by_model(results: Json) -> dict[str, dict[str, Json]]:
 
 
 def time_ratio(cell: Json, base: Json, clock: str = "wall") -> dict[str, float]:
-    """Median and spread of time over `base`'s, round by round: drift cancels within a round."""
-    pairs = zip(cell["seconds"][clock], base["seconds"][clock], strict=True)
-    return measure.summary([a / b for a, b in pairs if a is not None and b is not None])
+    """Median and spread of time over `base`'s, round by round: drift cancels within a round.
+
+    A method too slow for three rounds is set against the median of all of `base`'s.
+    """
+    times, bases = cell["seconds"][clock], base["seconds"][clock]
+    ratios = [a / b for a, b in zip(times, bases, strict=True) if a is not None and b is not None]
+    if len(ratios) < 3:
+        usual = measure.summary(bases)["median"]
+        ratios = [a / usual for a in times if a is not None]
+    return measure.summary(ratios)
 
 
 def compile_seconds(cell: Json) -> float:
