@@ -390,6 +390,21 @@ def test_counting_is_complete_or_an_error_but_never_silently_wrong(f):
         assert float(c.sum()) == pytest.approx(float(f(x) - f(ref)), abs=1e-5)
 
 
+@pytest.mark.parametrize("rules", ["rescale", "reveal_cancel"])
+@pytest.mark.parametrize("f", [
+    lambda x: x.sum() / (x > 0).sum(),
+    lambda x: jnp.where((x < 0).any(), x.sum(), x.prod()),
+    lambda x: jnp.where((x > 0).all(), x.sum(), jnp.sin(x).sum()),
+    lambda x: jnp.count_nonzero(jax.nn.relu(x)) * x[0],
+    lambda x: jnp.var(x, where=x > 0.3),
+])  # fmt: skip
+def test_counts_of_decisions_are_complete(f, rules):
+    """What is added up are step functions of real numbers, and they have multipliers."""
+    x, ref = jnp.array([0.2, 1.3, 2.4, 0.7]), jnp.array([1.1, -0.3, 0.4, -0.7])
+    c = jxp.deeplift(f, ref, rules=rules)(x)
+    assert float(c.sum()) == pytest.approx(float(f(x) - f(ref)), abs=1e-5)
+
+
 def test_a_discrete_value_that_decides_nothing_is_no_error():
     c = jxp.deeplift(lambda x: (jnp.argmax(x), jnp.sin(x).sum())[1], 0.0)(draw(4))
     np.testing.assert_allclose(c, jnp.sin(draw(4)), rtol=1e-5)

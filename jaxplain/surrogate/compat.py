@@ -20,6 +20,18 @@ _LIBRARIES = (
 )
 
 
+def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
+    """A (closed) jaxpr's body and the values of its constants."""
+    return getattr(jaxpr, "jaxpr", jaxpr), list(getattr(jaxpr, "consts", ()))
+
+
+def _unlisted() -> list[Primitive]:
+    """Primitives of public functions that are not themselves among the public names."""
+    shapes = [((2, 2), "float32"), ((1, 2, 2), "float32"), ((1,), "int32")]
+    closed = jax.make_jaxpr(jax.lax.ragged_dot)(*(jax.ShapeDtypeStruct(*s) for s in shapes))
+    return [equation.primitive for equation in open_jaxpr(closed)[0].eqns]
+
+
 def public_primitives() -> dict[str, tuple[Primitive, ...]]:
     """Every primitive that this JAX makes public, by name; a name may belong to several."""
     found: dict[str, dict[int, Primitive]] = {}
@@ -29,6 +41,8 @@ def public_primitives() -> dict[str, tuple[Primitive, ...]]:
                 primitive = getattr(module, attribute)
                 if isinstance(primitive, Primitive):
                     found.setdefault(primitive.name, {})[id(primitive)] = primitive
+    for primitive in _unlisted():
+        found.setdefault(primitive.name, {})[id(primitive)] = primitive
     return {name: tuple(primitives.values()) for name, primitives in found.items()}
 
 
@@ -38,11 +52,6 @@ _PUBLIC = public_primitives()
 def resolve(names: Iterable[str]) -> tuple[Primitive, ...]:
     """The primitive objects of these names, leaving out what this JAX version does not have."""
     return tuple(primitive for name in names for primitive in _PUBLIC.get(name, ()))
-
-
-def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
-    """A (closed) jaxpr's body and the values of its constants."""
-    return getattr(jaxpr, "jaxpr", jaxpr), list(getattr(jaxpr, "consts", ()))
 
 
 def close_jaxpr(jaxpr: Any, consts: list[Any]) -> Any:

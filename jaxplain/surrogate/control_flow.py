@@ -14,7 +14,7 @@ import jax
 from jaxplain.surrogate import compat, program
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.lifted import Lifted
-from jaxplain.surrogate.program import Equation, Variable
+from jaxplain.surrogate.program import Equation
 
 Walk = Callable[..., list[Any]]
 
@@ -120,8 +120,5 @@ def _active_carry(jaxpr: Any, operands: Sequence[Any], num_consts: int, num_carr
 def _reaches(closed_jaxpr: Any, active: Sequence[bool]) -> list[bool]:
     """Which outputs of a jaxpr depend on its active inputs."""
     prog = program.from_jaxpr(closed_jaxpr)
-    reached = {v for v, is_active in zip(prog.inputs, active, strict=True) if is_active}
-    for equation in prog.equations:
-        if not reached.isdisjoint(a for a in equation.inputs if isinstance(a, Variable)):
-            reached.update(equation.outputs)
+    reached = prog.reached(active)
     return [output in reached for output in prog.outputs]

@@ -165,10 +165,19 @@ def _select(step: Step) -> Any:
 
 
 def _extremum(step: Step, sign: int) -> Any:
+    """The winner's slope; of a tie that stays one their mean, as JAX's derivative has it."""
     (u, v), (u0, v0) = step.values, step.references
     su, sv = (0 if s is None else s for s in step.slopes)
     first, first0 = (u > v, u0 > v0) if sign > 0 else (u < v, u0 < v0)
-    return jnp.where(first == first0, jnp.where(first, su, sv), step.secant)
+    winner = jnp.where(first, su, sv)
+    if not _in_relu(step.equation):
+        winner = jnp.where((u == v) & (u0 == v0), (su + sv) / 2, winner)
+    return jnp.where(first == first0, winner, step.secant)
+
+
+def _in_relu(equation: Equation) -> bool:
+    """`jax.nn.relu` defines its derivative at 0 as 0."""
+    return any(call.params.get("name") == "relu" for call in equation.origin)
 
 
 def _clamp(step: Step) -> Any:
@@ -281,6 +290,14 @@ def _one_minus_square(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     return -(u + u0)
 
 
+def _atanh(u: Any, u0: Any, y: Any, y0: Any) -> Any:
+    """artanh(r)/Δ with r = Δ/(1 - u u0)."""
+    delta, scale = u - u0, 1 - u * u0
+    r = delta / scale
+    small = jnp.abs(r) <= 0.25
+    return quotient(y, y0, delta, _artanhc(jnp.where(small, r, 0)) / scale, small)
+
+
 def _abs(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     total = y + y0
     return jnp.where(total == 0, 0, (u + u0) / jnp.where(total == 0, 1, total))
@@ -330,6 +347,7 @@ _UNARY: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
     "rsqrt": _rsqrt,
     "square": _square,
     "one_minus_square": _one_minus_square,
+    "atanh": _atanh,
     "abs": _abs,
     "sin": _sin,
     "cos": _cos,

@@ -11,9 +11,13 @@ from jaxplain.surrogate.program import Constant, Equation, Program
 from jaxplain.surrogate.table import RuleTable
 
 
-def interpret(table: RuleTable, closed_jaxpr: Any, operands: Sequence[Any]) -> list[Any]:
+def interpret(
+    table: RuleTable, closed_jaxpr: Any, operands: Sequence[Any], calls: tuple[Any, ...] = ()
+) -> list[Any]:
     """A jaxpr's outputs at operands of which some are lifted, by the table's rules."""
-    prepared = patterns.replace(program.from_jaxpr(closed_jaxpr), table.patterns)
+    prog = program.from_jaxpr(closed_jaxpr, calls)
+    active = prog.reached([isinstance(operand, Lifted) for operand in operands])
+    prepared = patterns.replace(prog, table.patterns, active)
     return _walk(table, prepared, operands)
 
 
@@ -41,7 +45,8 @@ def _outputs(table: RuleTable, equation: Equation, inputs: list[Any]) -> list[An
             return equation.bind(*inputs)
 
         def walk(closed_jaxpr: Any, *operands: Any) -> list[Any]:
-            return [settled(output) for output in interpret(table, closed_jaxpr, operands)]
+            outputs = interpret(table, closed_jaxpr, operands, equation.origin)
+            return [settled(output) for output in outputs]
 
         return control_flow.RULES[equation.primitive](walk, table.lifted, equation, *inputs)
     return table.rule(equation)(equation, *inputs)

@@ -8,7 +8,7 @@ A match replaces the equation that yields its result; what nothing else needs is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import jax
@@ -34,8 +34,11 @@ class Pattern:
         return self.implementation(*values, **params)
 
 
-def replace(prog: Program, wanted: Sequence[Pattern]) -> Program:
-    """The program with the wanted patterns put in place of the equations that spell them."""
+def replace(prog: Program, wanted: Sequence[Pattern], active: Container[Atom] = ()) -> Program:
+    """The program with the wanted patterns put in place of the equations that spell them.
+
+    A pattern has one operand that depends on x (is `active`); others are constants to its rule.
+    """
     if not wanted:
         return prog
     producers = prog.producers()
@@ -43,7 +46,7 @@ def replace(prog: Program, wanted: Sequence[Pattern]) -> Program:
     def rewrite(equation: Equation) -> Equation:
         for pattern in wanted:
             found = pattern.match(equation, producers)
-            if found is not None:
+            if found is not None and not any(other in active for other in found[0][1:]):
                 inputs, params = found
                 return dataclasses.replace(
                     equation, primitive=pattern, inputs=inputs, params=params
@@ -190,8 +193,35 @@ def _match_log_softmax(equation: Equation, producers: Producers) -> Match | None
     return (_unshifted(t, axes, producers),), {"axes": axes}
 
 
+def _weighted_sum_of_exp(atom: Atom, producers: Producers) -> tuple[Any, ...] | None:
+    """(t, axes, *weight) for a reshaped sum(weight · exp(t), axes); a mask is a weight."""
+    found = _sum_of_exp(atom, producers)
+    total = _producer(_unshape(atom, producers), producers, "reduce_sum")
+    if found is not None or total is None:
+        return found
+    summed = _unwrap(total.inputs[0], producers, "convert_element_type")
+    combined = _producer(summed, producers, "mul", "select_n")
+    if combined is None:
+        return None
+    candidates = [combined.inputs, combined.inputs[::-1]]
+    if combined.primitive.name == "select_n":
+        mask, masked, chosen, *more = combined.inputs
+        if more or mask.aval.dtype != bool or not _is_zero(masked, producers):
+            return None
+        candidates = [(chosen, mask)]
+    for chosen, weight in candidates:
+        exp = _producer(chosen, producers, "exp")
+        if exp is None or exp.aval.shape != combined.aval.shape:
+            continue
+        if jnp.broadcast_shapes(weight.aval.shape, exp.aval.shape) == exp.aval.shape:
+            return exp.inputs[0], tuple(total.params["axes"]), weight
+    return None
+
+
 def _match_logsumexp(equation: Equation, producers: Producers) -> Match | None:
-    """log(sum(exp(t))), or log(sum(exp(x - shift))) + shift."""
+    """log(sum(w exp(t))), or log(sum(w exp(x - shift))) + shift, with or without weights w."""
+    if equation.primitive.name == "select_n":
+        return _match_guarded(equation, producers)
     shift: Atom | None = None
     ending: Equation | None = equation
     if equation.primitive.name == "add":
@@ -199,10 +229,10 @@ def _match_logsumexp(equation: Equation, producers: Producers) -> Match | None:
         ending = _producer(first, producers, "log")
     if ending is None or ending.primitive.name != "log":
         return None
-    found = _sum_of_exp(_unwrap(ending.inputs[0], producers, "abs"), producers)
+    found = _weighted_sum_of_exp(_unwrap(ending.inputs[0], producers, "abs"), producers)
     if found is None:
         return None
-    t, axes = found
+    t, axes, *weight = found
     if shift is not None:
         inner = _producer(t, producers, "sub")
         x = _unshifted(t, axes, producers)
@@ -212,7 +242,27 @@ def _match_logsumexp(equation: Equation, producers: Producers) -> Match | None:
         if not same or not shift.aval.shape == ending.aval.shape == equation.aval.shape:
             return None
         t = x
-    return (t,), {"axes": axes, "shape": equation.aval.shape}
+    return (t, *weight), {"axes": axes, "shape": equation.aval.shape}
+
+
+def _match_guarded(equation: Equation, producers: Producers) -> Match | None:
+    """where(sign(sum) < 0, nan, logsumexp): JAX's guard of a weighted one."""
+    if len(equation.inputs) != 3 or not _is(equation.inputs[2], np.nan, producers):
+        return None
+    guarded = _producer(equation.inputs[1], producers, "add", "log")
+    compare = _producer(equation.inputs[0], producers, "lt")
+    sign = None if compare is None else _producer(compare.inputs[0], producers, "sign")
+    found = None if guarded is None else _match_logsumexp(guarded, producers)
+    if sign is None or found is None or guarded is None:
+        return None
+    log = (
+        guarded
+        if guarded.primitive.name == "log"
+        else _producer(guarded.inputs[0], producers, "log")
+    )
+    if log is None or _unwrap(log.inputs[0], producers, "abs") is not sign.inputs[0]:
+        return None
+    return found[0], found[1] | {"guarded": True}
 
 
 def _match_relu(equation: Equation, producers: Producers) -> Match | None:
@@ -249,11 +299,35 @@ def _is(atom: Atom, number: float, producers: Producers) -> bool:
     atom = _unwrap(atom, producers, "broadcast_in_dim", "convert_element_type")
     if not isinstance(atom, Constant) or isinstance(atom.value, jax.core.Tracer):
         return False
-    return bool(np.all(np.asarray(atom.value) == number))
+    values = np.asarray(atom.value)
+    return bool(np.all(np.isnan(values) if np.isnan(number) else values == number))
 
 
-def _logsumexp(x: Any, *, axes: tuple[int, ...], shape: tuple[int, ...]) -> Any:
-    return jax.nn.logsumexp(x, axis=axes).reshape(shape)
+def _logsumexp(
+    x: Any,
+    *weight: Any,
+    axes: tuple[int, ...],
+    shape: tuple[int, ...],
+    guarded: bool = False,
+) -> Any:
+    return logsumexp_of(x, *weight, axes=axes, guarded=guarded).reshape(shape)
+
+
+def logsumexp_of(
+    x: Any, weight: Any = None, *, axes: tuple[int, ...], guarded: bool = False
+) -> Any:
+    """log |Σ w exp(x)| over `axes`, which are kept; a weight of 0 hides whatever x is there.
+
+    `guarded`: nan where the sum is negative.
+    """
+    if weight is None:
+        return jax.nn.logsumexp(x, axis=axes, keepdims=True)
+    seen = jnp.broadcast_to(weight != 0, x.shape)
+    top = jnp.max(jnp.where(seen, x, -jnp.inf), axis=axes, keepdims=True)
+    top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
+    terms = jnp.where(seen, weight * jnp.exp(jnp.where(seen, x - top, 0)), 0)
+    total = jnp.sum(terms, axis=axes, keepdims=True)
+    return jnp.log(total if guarded else jnp.abs(total)) + top
 
 
 softmax = Pattern("softmax", lambda x, axes: jax.nn.softmax(x, axis=axes), _match_softmax)

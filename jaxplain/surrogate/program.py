@@ -99,6 +99,14 @@ class Program:
     def producers(self) -> dict[Variable, Equation]:
         return {output: eqn for eqn in self.equations for output in eqn.outputs}
 
+    def reached(self, active: Sequence[bool]) -> set[Variable]:
+        """The variables that depend on these of the inputs."""
+        found = {v for v, is_active in zip(self.inputs, active, strict=True) if is_active}
+        for equation in self.equations:
+            if not found.isdisjoint(a for a in equation.inputs if isinstance(a, Variable)):
+                found.update(equation.outputs)
+        return found
+
     def without_dead_code(self) -> Program:
         """The same program less what its outputs and effects do not need."""
         needed = {atom for atom in self.outputs if isinstance(atom, Variable)}
@@ -110,12 +118,12 @@ class Program:
         return dataclasses.replace(self, equations=tuple(reversed(kept)))
 
 
-def from_jaxpr(closed_jaxpr: Any) -> Program:
-    """A jaxpr as a flat program."""
+def from_jaxpr(closed_jaxpr: Any, calls: tuple[Any, ...] = ()) -> Program:
+    """A jaxpr as a flat program; `calls` are the equations around it, if it is a body."""
     jaxpr, _ = compat.open_jaxpr(closed_jaxpr)
     inputs = tuple(Variable(v.aval) for v in jaxpr.invars)
     equations: list[Equation] = []
-    outputs = _inline(closed_jaxpr, inputs, equations, ())
+    outputs = _inline(closed_jaxpr, inputs, equations, calls)
     return Program(inputs, tuple(equations), tuple(outputs)).without_dead_code()
 
 

@@ -11,7 +11,7 @@ from jaxplain.surrogate.lifted import settled
 from jaxplain.surrogate.pair import Deferred, Pair, Paired, is_real
 from jaxplain.surrogate.program import Equation, broadcast
 from jaxplain.surrogate.rules.linear import bilinear, linear
-from jaxplain.surrogate.rules.operands import active_roots, actives
+from jaxplain.surrogate.rules.operands import active_roots, actives, refuse_counts
 from jaxplain.surrogate.rules.path_integral import path_integral
 from jaxplain.surrogate.rules.products import Product, times, weighted
 
@@ -32,6 +32,7 @@ def elementwise(norm_theta: float | None, equation: Equation, *operands: Any) ->
     dtypes = [equation.aval.dtype, *(operand.dtype for operand in actives(operands))]
     if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
         return _complex(equation, *operands)
+    refuse_counts(equation, operands)
     if len(roots) == 1 and not any(isinstance(operand, Product) for operand in operands):
         return [Deferred(equation, operands)]
     return _several_roots(norm_theta, equation, operands)

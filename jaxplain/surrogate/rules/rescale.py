@@ -12,6 +12,7 @@ import functools
 
 from jaxplain.surrogate import compat, patterns, primitives
 from jaxplain.surrogate.pair import Pair
+from jaxplain.surrogate.rules.counting import COUNTS, counted
 from jaxplain.surrogate.rules.elementwise import elementwise
 from jaxplain.surrogate.rules.linear import bilinear, discrete, linear, refuse, reshaped
 from jaxplain.surrogate.rules.linear_solve import linear_solve
@@ -61,6 +62,7 @@ def rescale(*, norm_theta: float | None = None) -> RuleTable:
     for name, rule in groups.items():
         table = table.register(primitives.group(name), rule)
     table = table.register(compat.resolve(RESHAPING), reshaped)
+    table = table.register(COUNTS, counted)
     table = table.register(patterns.softmax, softmax)
     table = table.register(patterns.log_softmax, log_softmax)
     return table.register(patterns.logsumexp, logsumexp)

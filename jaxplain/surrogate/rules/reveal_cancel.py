@@ -24,8 +24,9 @@ from jaxplain.surrogate.backward import attach, with_backward
 from jaxplain.surrogate.lifted import settled, value
 from jaxplain.surrogate.pair import Deferred, Expression, Pair, Paired, is_real, unique
 from jaxplain.surrogate.program import Equation, broadcast
+from jaxplain.surrogate.rules.counting import COUNTS, counted
 from jaxplain.surrogate.rules.linear import bilinear, hints
-from jaxplain.surrogate.rules.operands import check_indices, reference
+from jaxplain.surrogate.rules.operands import check_indices, reference, refuse_counts
 from jaxplain.surrogate.rules.rescale import rescale
 from jaxplain.surrogate.split import Split, from_pair
 from jaxplain.surrogate.table import Rule, RuleTable
@@ -101,7 +102,7 @@ def reveal_cancel(
     }
     for name, rule in groups.items():
         table = table.register(primitives.group(name), rule)
-    return table
+    return table.register(COUNTS, _counted)
 
 
 def genomics() -> RuleTable:
@@ -268,6 +269,7 @@ def _elementwise(chosen: Choice, pair_rule: Rule, equation: Equation, *operands:
     roots = _roots(operands)
     if not roots:
         return equation.bind(*operands)
+    refuse_counts(equation, operands)
     waiting = any(isinstance(operand, Waiting) for operand in operands)
     real = all(is_real(o) for o in operands if isinstance(o, Paired)) and jnp.issubdtype(
         equation.aval.dtype, jnp.floating
@@ -397,6 +399,15 @@ def _structural(equation: Equation, *operands: Any) -> list[Any]:
         Split(v, v0, p, n, before, **known)
         for v, v0, p, n in zip(values, references, part(1), part(-1), strict=True)
     ]
+
+
+def _counted(equation: Equation, operand: Any) -> list[Any]:
+    """Counts follow the rule on pairs; sums of real numbers keep the parts."""
+    if is_real(operand):
+        return _structural(equation, operand)
+    (result,) = counted(equation, _as_pair(operand))
+    at_value = equation.function(value(operand))
+    return [Waiting(result, at_value) if isinstance(result, Paired) else result]
 
 
 def _learned(equation: Equation, *operands: Any) -> list[Any]:

@@ -11,17 +11,27 @@ import jax.numpy as jnp
 from jaxplain.surrogate import divided_difference
 from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.pair import Pair
+from jaxplain.surrogate.patterns import logsumexp_of
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.operands import on_settled
 
 
-def _log_means(x: Any, x0: Any, axes: tuple[int, ...]) -> Any:
-    """L_j = (p_j - p0_j)/(ln p_j - ln p0_j), the logarithmic means of two softmaxes."""
-    log_p, log_p0 = jax.nn.log_softmax(x, axis=axes), jax.nn.log_softmax(x0, axis=axes)
-    p, p0 = jnp.exp(log_p), jnp.exp(log_p0)
-    masked = jnp.isneginf(log_p) | jnp.isneginf(log_p0)
+def _log_means(x: Any, x0: Any, axes: tuple[int, ...], weight: Any = 1) -> Any:
+    """w_j L_j, L_j = (p_j - p0_j)/(ln p_j - ln p0_j) the logarithmic means of two softmaxes.
+
+    With weights, p_j = exp(x_j)/|Σ w exp(x)|, and Σ w_j p_j has the same sign at both ends.
+    """
+
+    def log_softmax(x: Any) -> Any:
+        if isinstance(weight, int):
+            return jax.nn.log_softmax(x, axis=axes)
+        return x - logsumexp_of(x, weight, axes=axes)
+
+    log_p, log_p0 = log_softmax(x), log_softmax(x0)
+    masked = jnp.isneginf(log_p) | jnp.isneginf(log_p0) | (weight == 0)
     log_p, log_p0 = jnp.where(masked, 0, log_p), jnp.where(masked, 0, log_p0)
-    return jnp.where(masked, 0, divided_difference.exp(log_p, log_p0, p, p0))
+    means = divided_difference.exp(log_p, log_p0, jnp.exp(log_p), jnp.exp(log_p0))
+    return jnp.where(masked, 0, weight * means)
 
 
 def _softmax_like(
@@ -30,16 +40,15 @@ def _softmax_like(
     """A rule whose multipliers follow from the logarithmic means and the output's multipliers."""
 
     @on_settled
-    def rule(equation: Equation, operand: Any) -> list[Any]:
+    def rule(equation: Equation, operand: Any, *weight: Any) -> list[Any]:
         axes = equation.params["axes"]
         surrogate = attach(
-            lambda x, x0: equation.function(x),
-            lambda x, x0: _log_means(x, x0, axes),
+            lambda x, passive: equation.function(x, *passive[1]),
+            lambda x, passive: _log_means(x, passive[0], axes, *passive[1]),
             lambda means, cotangent: backward(means, cotangent, axes),
         )
-        return [
-            Pair(surrogate(operand.value, operand.reference), equation.function(operand.reference))
-        ]
+        value = surrogate(operand.value, (operand.reference, weight))
+        return [Pair(value, equation.function(operand.reference, *weight))]
 
     return rule
 
