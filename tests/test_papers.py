@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import papers
 import pytest
-from cases import params
 
 import jaxplain as jxp
 
-PENDING = {}
+SLOW = {"8->3/ig10", "9->1/ig10", "9->1/ig5", "9->1/revealcancel", "9->1/genomics_default"}
 
 
 def gradient_like(method):
@@ -47,7 +46,12 @@ METHODS = {
 def table(name):
     rows = papers.load(f"{name}_expected.json").items()
     rows = [{"id": k, "method": k.split("/")[1], "expected": v} for k, v in rows]
-    return params(rows, lambda row: PENDING.get(row["method"]))
+    return [pytest.param(row, id=row["id"], marks=marks(row["id"])) for row in rows]
+
+
+def marks(row):
+    """Several passes each over a thousand digits take long."""
+    return [pytest.mark.slow] if row in SLOW else []
 
 
 @pytest.mark.parametrize("row", table("mnist"))

@@ -237,13 +237,12 @@ def test_an_average_over_references_is_a_loop():
 
 def test_smoothing_is_an_average_over_noise():
     m, key = ZOO["mlp_gelu"](), jax.random.key(3)
-    for reduce in ("mean", "square", "variance"):
-        smoothed = jxp.smooth(jxp.deeplift(m.f, 0.0), stdev=0.2, samples=8, reduce=reduce)
-        close(jax.jit(smoothed)(m.x, m.params, key=key), smoothed(m.x, m.params, key=key))
+    smoothed = jxp.smooth(jxp.deeplift(m.f, 0.0), stdev=0.2, samples=8, reduce="variance")
+    close(jax.jit(smoothed)(m.x, m.params, key=key), smoothed(m.x, m.params, key=key))
     variance = jxp.smooth(lambda x: 2 * x, stdev=0.5, samples=4000, reduce="variance")
     np.testing.assert_allclose(variance(jnp.zeros(3), key=key), np.ones(3), rtol=0.1)
-    still = jxp.smooth(jxp.deeplift(m.f, 0.0), stdev=0.0, samples=3)(m.x, m.params, key=key)
-    close(still, jxp.deeplift(m.f, 0.0)(m.x, m.params))
+    still = jax.jit(jxp.smooth(jxp.deeplift(m.f, 0.0), stdev=0.0, samples=3))
+    close(still(m.x, m.params, key=key), jax.jit(jxp.deeplift(m.f, 0.0))(m.x, m.params))
 
 
 # --- differentiated again -------------------------------------------------------------------------
