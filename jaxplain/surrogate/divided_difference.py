@@ -33,6 +33,7 @@ class Step:
     value: Any
     reference: Any
     delta: Any  # x - x0 at the root
+    singular: bool = False  # whether the chain divides by something of its root
 
     @property
     def secant(self) -> Any:
@@ -50,8 +51,8 @@ def slope(step: Step) -> Slope:
     if name == "select_n":
         return _select(step)
     if any(
-        jnp.result_type(v) in (jnp.bool_,) or jnp.issubdtype(jnp.result_type(v), jnp.integer)
-        for v in step.values
+        not jnp.issubdtype(jnp.result_type(v), jnp.floating) and v is not v0
+        for v, v0 in zip(step.values, step.references, strict=True)
     ):
         return step.secant
     active = [s is not None for s in step.slopes]
@@ -63,7 +64,7 @@ def slope(step: Step) -> Slope:
         (u,), (u0,), (s,) = step.values, step.references, step.slopes
         return _UNARY[name](u, u0, step.value, step.reference) * s
     if name == "rem":
-        return jnp.where(step.delta == 0, derivative(step), step.secant)
+        return _secant(step)
     if name in _JUMPS:
         return step.secant
     return _midpoint(step)
@@ -105,6 +106,11 @@ def derivative(step: Step) -> Any:
     return jax.jvp(function, middles, tangents)[1]
 
 
+def _secant(step: Step) -> Any:
+    """Δy/Δx, and the derivative where the root does not move."""
+    return jnp.where(step.delta == 0, derivative(step), step.secant)
+
+
 def _midpoint(step: Step) -> Any:
     """Any smooth function: the quotient, or the derivative along the slopes at the midpoint."""
     near = derivative(step)
@@ -132,7 +138,7 @@ def _mul(step: Step) -> Any:
         terms.append(su * (v if sv is None else (v + v0) / 2))
     if sv is not None:
         terms.append(sv * (u if su is None else (u + u0) / 2))
-    return sum(terms)
+    return _total(step, terms)
 
 
 def _div(step: Step) -> Any:
@@ -143,7 +149,20 @@ def _div(step: Step) -> Any:
         terms.append(su / v if sv is None else su * (1 / v + 1 / v0) / 2)
     if sv is not None:
         terms.append(-sv * ((u if su is None else (u + u0) / 2) / v / v0))
-    return sum(terms)
+    return _total(step, terms)
+
+
+def _total(step: Step, terms: list[Any]) -> Any:
+    """The terms' sum, or Δy/Δx where they are so large that it has fewer digits to lose.
+
+    That is near a pole: x/√(x² + ε) from 0 is the difference of two terms of size 1/√ε.
+    """
+    total = sum(terms)
+    if not step.singular or len(terms) < 2:
+        return total
+    lost = jnp.abs(step.delta) * sum(map(jnp.abs, terms))
+    ends = jnp.abs(step.value) + jnp.abs(step.reference)
+    return jnp.where((step.delta != 0) & (ends < lost / 4), step.secant, total)
 
 
 def _sum(step: Step, sign: int = 1) -> Any:
@@ -183,7 +202,7 @@ def _in_relu(equation: Equation) -> bool:
 def _clamp(step: Step) -> Any:
     (low, u, high), (low0, u0, high0) = step.values, step.references
     if step.slopes[0] is not None or step.slopes[2] is not None:
-        return step.secant
+        return _secant(step)
     inside, inside0 = (u >= low) & (u <= high), (u0 >= low0) & (u0 <= high0)
     return jnp.where(inside & inside0, step.slopes[1], step.secant)
 

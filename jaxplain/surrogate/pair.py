@@ -253,6 +253,7 @@ class Expression:
         delta = divided_difference.difference(value, reference)
         slopes: dict[int, Any] = {id(key): jnp.ones_like(delta)}
         known = {id(key): reference, **zip_by_id(self.nodes, references)}
+        singular = any(map(_divides, self.nodes))
 
         def step(node: Deferred, operands: list[Any]) -> Any:
             result = node.equation.function(*operands)
@@ -265,6 +266,7 @@ class Expression:
                     result,
                     known[id(node)],
                     delta,
+                    singular,
                 )
             )
             return result
@@ -317,6 +319,14 @@ class Expression:
             weight = math.factorial(size) * math.factorial(count - 1 - size) / math.factorial(count)
             total = total + weight * _secant(along, value, reference, delta, smooth)
         return total
+
+
+def _divides(node: Deferred) -> bool:
+    """Whether an equation divides by something that depends on its root."""
+    name = node.equation.primitive.name
+    if name == "div":
+        return isinstance(node.operands[1], Paired)
+    return name in _INVERSES or (name == "integer_pow" and node.equation.params["y"] < 0)
 
 
 _KINKED = ("max", "min", "rem", "nextafter", "select_n", "clamp")
