@@ -147,6 +147,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "Rescale, θ = ½": by_rules(jxp.rules.rescale(norm_theta=0.5)),
     "Rescale, θ = 1": by_rules(jxp.rules.rescale(norm_theta=1.0)),
     "RevealCancel": by_rules("reveal_cancel"),
+    "central limit": by_rules("central_limit"),
 }
 
 

@@ -14,6 +14,7 @@ _TABLES: dict[str, Callable[[], RuleTable]] = {
     "rescale": rules.rescale,
     "reveal_cancel": rules.reveal_cancel,
     "genomics": rules.genomics,
+    "central_limit": rules.central_limit,
 }
 
 
