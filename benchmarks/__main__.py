@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("faithfulness", help="how near each method is to Shapley values")
     command.add_argument("--networks", type=positive, default=200)
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--quick", action="store_true", help="4 networks a family: a minute")
+    command.add_argument("--quick", action="store_true", help="4 networks a family: two minutes")
     command.add_argument("--out", type=Path, help="folder (default: benchmarks/results/<device>)")
     command.add_argument("--quiet", action="store_true", help="no progress bar, no table")
     command.set_defaults(run=run_faithfulness)
