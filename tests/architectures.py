@@ -295,9 +295,7 @@ def mixture(x, p, k=2):
     gates = jnp.einsum(
         "tk,tke->te", jax.nn.softmax(top), jax.nn.one_hot(chosen, logits.shape[-1], dtype=x.dtype)
     )
-    h = jax.nn.silu(jnp.einsum("td,edh->teh", x, p["gate"])) * jnp.einsum(
-        "td,edh->teh", x, p["up"]
-    )
+    h = jax.nn.silu(jnp.einsum("td,edh->teh", x, p["gate"])) * jnp.einsum("td,edh->teh", x, p["up"])
     return jnp.einsum("teh,ehd,te->td", h, p["down"], gates)
 
 
@@ -309,7 +307,9 @@ def mixture_of_experts():
         x = x + mixture(zoo.rms_norm(x, p["norm"]), p)
         return readout(x @ p["out"])
 
-    p = weights(router=(6, 4), gate=(4, 6, 5), up=(4, 6, 5), down=(4, 5, 6), norm=(1, 6), out=(6, 2))
+    p = weights(
+        router=(6, 4), gate=(4, 6, 5), up=(4, 6, 5), down=(4, 5, 6), norm=(1, 6), out=(6, 2)
+    )
     return Model(f, p, draw(3, 6))
 
 
