@@ -288,29 +288,47 @@ def llama():
     )
 
 
-def mixture(x, p, k=2):
-    """Top-k routing: the weights of the k largest logits, renormalised; all experts evaluated."""
-    logits = x @ p["router"]
+def one_hot_gates(logits, k):
+    """Softmax weights of the k largest logits, placed by their indices."""
     top, chosen = lax.top_k(logits, k)
-    gates = jnp.einsum(
-        "tk,tke->te", jax.nn.softmax(top), jax.nn.one_hot(chosen, logits.shape[-1], dtype=x.dtype)
-    )
-    h = jax.nn.silu(jnp.einsum("td,edh->teh", x, p["gate"])) * jnp.einsum("td,edh->teh", x, p["up"])
-    return jnp.einsum("teh,ehd,te->td", h, p["down"], gates)
+    places = jax.nn.one_hot(chosen, logits.shape[-1], dtype=logits.dtype)
+    return jnp.einsum("tk,tke->te", jax.nn.softmax(top), places)
 
 
-@architecture
-def mixture_of_experts():
-    """Routes that differ at the reference are left in the gap, as `test_routes` checks."""
+def threshold_gates(logits, k):
+    """The same weights by comparison with the k-th largest logit."""
+    least = lax.top_k(logits, k)[0][:, -1:]
+    share = jnp.where(logits >= least, jax.nn.softmax(logits), 0)
+    return share / share.sum(-1, keepdims=True)
 
+
+def mixture(x, p, gates, k=2):
+    """Top-k routing over gated experts, all of them evaluated."""
+    h = jax.nn.silu(jnp.einsum("td,edh->teh", x, p["gate"]))
+    h = h * jnp.einsum("td,edh->teh", x, p["up"])
+    return jnp.einsum("teh,ehd,te->td", h, p["down"], gates(x @ p["router"], k))
+
+
+def routed(gates):
     def f(x, p):
-        x = x + mixture(zoo.rms_norm(x, p["norm"]), p)
+        x = x + mixture(zoo.rms_norm(x, p["norm"]), p, gates)
         return readout(x @ p["out"])
 
     p = weights(
         router=(6, 4), gate=(4, 6, 5), up=(4, 6, 5), down=(4, 5, 6), norm=(1, 6), out=(6, 2)
     )
     return Model(f, p, draw(3, 6))
+
+
+@architecture
+def mixture_of_experts():
+    """Routes that differ at the reference are left in the gap, as `test_architectures` checks."""
+    return routed(one_hot_gates)
+
+
+@architecture
+def mixture_by_threshold():
+    return routed(threshold_gates)
 
 
 # --- recurrences ----------------------------------------------------------------------------------
