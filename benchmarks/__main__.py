@@ -1,4 +1,4 @@
-"""`python -m benchmarks speed | report | readme`."""
+"""`python -m benchmarks speed | faithfulness | report | readme`."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import readme, report, speed
+from benchmarks import faithfulness, faithfulness_report, readme, report, speed
 from benchmarks.methods import METHODS
 from benchmarks.models import MODELS
 
@@ -38,9 +38,17 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--quiet", action="store_true", help="no progress bar, no table")
     command.set_defaults(run=run_speed)
 
+    command = commands.add_parser("faithfulness", help="how near each method is to Shapley values")
+    command.add_argument("--networks", type=positive, default=200)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--quick", action="store_true", help="4 networks a family: two minutes")
+    command.add_argument("--out", type=Path, help="folder (default: benchmarks/results/<device>)")
+    command.add_argument("--quiet", action="store_true", help="no progress bar, no table")
+    command.set_defaults(run=run_faithfulness)
+
     command = commands.add_parser("report", help="page and figure from a JSON file")
     command.add_argument("json", type=Path, nargs="+")
-    command.set_defaults(run=lambda args: [report.write(path) for path in args.json])
+    command.set_defaults(run=lambda args: [write_report(path) for path in args.json])
 
     command = commands.add_parser("readme", help="put the results' tables into the README")
     command.add_argument("--readme", type=Path, default=RESULTS.parents[1] / "README.md")
@@ -65,13 +73,33 @@ def run_speed(args: argparse.Namespace) -> None:
     if args.quick:
         scale = {"batch": args.batch or 4, "rounds": args.rounds or 5, "compiles": 1, "budget": 1.0}
     results = speed.run(args.models, args.methods, device=device, progress=not args.quiet, **scale)
-    out = args.out or RESULTS / slug(results["environment"])
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / ("speed-quick.json" if args.quick else "speed.json")
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    report.write(path)
+    path = save(results, "speed", args)
     if not args.quiet:
         print(report.cost_table(results), report.method_table(results), path, sep="\n\n")
+
+
+def run_faithfulness(args: argparse.Namespace) -> None:
+    networks = 4 * len(faithfulness.FAMILIES) if args.quick else args.networks
+    results = faithfulness.run(networks, args.seed, progress=not args.quiet)
+    path = save(results, "faithfulness", args)
+    if not args.quiet:
+        print(faithfulness_report.table(results), path, sep="\n\n")
+
+
+def save(results: dict[str, Any], name: str, args: argparse.Namespace) -> Path:
+    """Writes the JSON, its page and its figure; the JSON's path."""
+    out = args.out or RESULTS / slug(results["environment"])
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}{'-quick' if args.quick else ''}.json"
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    write_report(path)
+    return path
+
+
+def write_report(path: Path) -> None:
+    """Page and figure, by the benchmark that the JSON file is of."""
+    kind = json.loads(path.read_text())["benchmark"]
+    {"speed": report, "faithfulness": faithfulness_report}[kind].write(path)
 
 
 def slug(environment: dict[str, Any]) -> str:

@@ -147,6 +147,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "Rescale, θ = ½": by_rules(jxp.rules.rescale(norm_theta=0.5)),
     "Rescale, θ = 1": by_rules(jxp.rules.rescale(norm_theta=1.0)),
     "RevealCancel": by_rules("reveal_cancel"),
+    "central limit": by_rules("central_limit"),
 }
 
 
@@ -185,7 +186,8 @@ def run(networks: int = 200, seed: int = 0, *, progress: bool = True) -> dict[st
             | errors(family, METHODS[method], drawn[name], exact[name])
         )
     settings = {"networks": each * len(FAMILIES), "features": FEATURES, "seed": seed}
-    return {"environment": measure.environment(jax.devices()[0]), **settings, "cells": cells}
+    environment = measure.environment(jax.devices()[0])
+    return {"benchmark": "faithfulness", "environment": environment, **settings, "cells": cells}
 
 
 def errors(family: Family, method: Any, data: Any, exact: Array) -> dict[str, Any]:

@@ -14,6 +14,7 @@ _TABLES: dict[str, Callable[[], RuleTable]] = {
     "rescale": rules.rescale,
     "reveal_cancel": rules.reveal_cancel,
     "genomics": rules.genomics,
+    "central_limit": rules.central_limit,
 }
 
 
@@ -37,7 +38,8 @@ def deeplift(
       f: `f(x, *args)` → scalar. x is a pytree of floating arrays; a batch is `jax.vmap` of the
         result, all classes at once are a `vmap` over the target's index.
       ref: the reference input: a scalar, or a tree like x whose leaves broadcast to x's.
-      rules: `"rescale"`, or a RuleTable of pairs, e.g. `jaxplain.rules.rescale(norm_theta=1.0)`.
+      rules: `"rescale"`, `"reveal_cancel"`, `"genomics"` or `"central_limit"` (the nearest to
+        Shapley values), or a RuleTable, e.g. `jaxplain.rules.rescale(norm_theta=1.0)`.
       multiply: False returns the multipliers m themselves.
       return_gap: also return f(x) - f(ref) - Σ C, which is rounding only, but for what no
         multiplier can carry (a choice that flips by a reduced predicate).

@@ -522,7 +522,7 @@ def transformer(
     scan=False, remat=False, bias=1.0, groups=2, **kwargs,
 ):  # fmt: skip
     """Blocks over (time, width); the logit of the last valid token after a final norm."""
-    kv = groups * width // 2
+    kv = groups * width // kwargs.get("heads", 2)
     layer = weights(
         q=(depth, width, width), qb=(depth, width), k=(depth, width, kv), v=(depth, width, kv),
         vb=(depth, kv), o=(depth, width, width), up=(depth, width, 12), ub=(depth, 12),
