@@ -12,6 +12,12 @@ from jaxplain.gradients import input_x_gradient as input_x_gradient
 from jaxplain.gradients import saliency as saliency
 from jaxplain.metrics import completeness_gap as completeness_gap
 from jaxplain.paths import integrated_gradients as integrated_gradients
+from jaxplain.shapley import banzhaf_values as banzhaf_values
+from jaxplain.shapley import kernel_shap as kernel_shap
+from jaxplain.shapley import owen_values as owen_values
+from jaxplain.shapley import permutation_shapley as permutation_shapley
+from jaxplain.shapley import shapley_interactions as shapley_interactions
+from jaxplain.shapley import shapley_values as shapley_values
 from jaxplain.surrogate import RuleTable as RuleTable
 from jaxplain.surrogate import UnsupportedPrimitive as UnsupportedPrimitive
 from jaxplain.surrogate import override as override

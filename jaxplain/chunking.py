@@ -63,6 +63,14 @@ def moments(function: Callable[[Any], Any], items: Any, chunk: int | None = None
     return _like(one, means), jax.tree.map(lambda s: s / count.astype(s.dtype), squares)
 
 
+def chunked_map(function: Callable[[Any], Any], items: Any, chunk: int | None = None) -> Any:
+    """Function(items_i) stacked over the leading axis, `chunk` of them at a time."""
+    count = leading_size(items)
+    if chunk is None or chunk >= count:
+        return jax.vmap(function)(items)
+    return jax.lax.map(function, items, batch_size=chunk)
+
+
 def leading_size(items: Any) -> int:
     """The size of the axis that all leaves share in front; an error where they do not."""
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(items)}
