@@ -12,6 +12,13 @@ from jaxplain.gradients import input_x_gradient as input_x_gradient
 from jaxplain.gradients import saliency as saliency
 from jaxplain.metrics import completeness_gap as completeness_gap
 from jaxplain.paths import integrated_gradients as integrated_gradients
+from jaxplain.perturbation import ablation as ablation
+from jaxplain.perturbation import in_silico_mutagenesis as in_silico_mutagenesis
+from jaxplain.perturbation import lime as lime
+from jaxplain.perturbation import occlusion as occlusion
+from jaxplain.perturbation import permutation_importance as permutation_importance
+from jaxplain.perturbation import rise as rise
+from jaxplain.perturbation import sobol as sobol
 from jaxplain.shapley import banzhaf_values as banzhaf_values
 from jaxplain.shapley import kernel_shap as kernel_shap
 from jaxplain.shapley import owen_values as owen_values

@@ -79,7 +79,7 @@ def make_game(
     def value(mask: Mask) -> Any:
         def of(ref: Any) -> Any:
             mixed = jax.tree.map(lambda at, v, r: jnp.where(mask[at], v, r), labels, x, ref)
-            return _as_value(f(*staging.place(args, argnums, mixed)))
+            return as_value(f(*staging.place(args, argnums, mixed)))
 
         if count == 1:
             return of(jax.tree.map(lambda r: r[0], refs))
@@ -149,7 +149,7 @@ def _as_background(refs: Any, x: Any) -> Any:
     return jax.tree.map(lambda ref: ref[None], staging.as_reference(refs, x))
 
 
-def _as_value(y: Any) -> Any:
+def as_value(y: Any) -> Any:
     """One real array, floating; whether a coalition wins, or counts, are numbers too."""
     if not staging.same_tree(y, 0) or jnp.issubdtype(jnp.result_type(y), jnp.complexfloating):
         raise TypeError(
