@@ -3,8 +3,12 @@
 from jaxplain import references as references
 from jaxplain.combinators import expected as expected
 from jaxplain.combinators import smooth as smooth
+from jaxplain.curved_paths import blur_integrated_gradients as blur_integrated_gradients
+from jaxplain.curved_paths import guided_integrated_gradients as guided_integrated_gradients
+from jaxplain.curved_paths import idgi as idgi
 from jaxplain.deeplift import deeplift as deeplift
 from jaxplain.deeplift_shap import deeplift_shap as deeplift_shap
+from jaxplain.expected_gradients import expected_gradients as expected_gradients
 from jaxplain.gradients import deconvnet as deconvnet
 from jaxplain.gradients import gradient as gradient
 from jaxplain.gradients import guided_backprop as guided_backprop

@@ -27,7 +27,6 @@ PENDING = {  # by method or case: why it cannot run yet
     "NeuronFeatureAblation": "needs neuron and ablation",
     "InternalInfluence": "needs internal_influence",
     "GuidedGradCam": "needs guided_grad_cam",
-    "GradientShap": "needs expected_gradients",
     "LRP": "needs lrp",
     "infidelity": "needs infidelity",
     "sensitivity_max": "needs max_sensitivity",
@@ -60,6 +59,12 @@ def integrated_gradients(case, f, ref):
         quadrature=QUADRATURES[options["method"]],
         multiply=options.get("multiply_by_inputs", True),
     )
+
+
+def expected_gradients(case, f, refs):
+    """A number of samples that uses every reference equally often; the case's model is linear."""
+    explain = jxp.expected_gradients(f, refs, samples=case["options"]["n_samples"])
+    return lambda x, *args: explain(x, *args, key=jax.random.key(0))
 
 
 def smoothed(case, f, ref):
@@ -97,6 +102,7 @@ METHODS = {
     "InputXGradient": lambda case, f, ref: jxp.input_x_gradient(f),
     "GuidedBackprop": lambda case, f, ref: jxp.guided_backprop(f),
     "Deconvolution": lambda case, f, ref: jxp.deconvnet(f),
+    "GradientShap": expected_gradients,
     "FeatureAblation": by_groups(jxp.ablation),
     "Occlusion": occlusion,
     "ShapleyValues": by_groups(jxp.shapley_values),
@@ -127,9 +133,9 @@ def references(case, x):
     if baseline is None:
         return None, None
     baseline = baseline if len(x) > 1 else [baseline]
-    if np.ndim(baseline) == 0:
+    if isinstance(baseline, int | float):
         baseline = [baseline] * len(x)
-    if case["method"] == "DeepLiftShap":
+    if case["method"] in ("DeepLiftShap", "GradientShap"):
         return tuple(array(b) for b in baseline), None
     ref = tuple(jnp.broadcast_to(array(b), v.shape) for b, v in zip(baseline, x, strict=True))
     return ref, 0
