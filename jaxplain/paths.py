@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain.adaptive import Node, integrate
 from jaxplain.chunking import weighted_sum
 from jaxplain.gradients import gradient
-from jaxplain.nested import integrate
 from jaxplain.surrogate import staging
 from jaxplain.surrogate.quadrature import gauss_legendre
 
@@ -30,7 +30,7 @@ def integrated_gradients(
     multiply: bool = True,
     return_gap: bool = False,
     path: Path | None = None,
-    max_steps: int = 127,
+    max_steps: int = 201,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
     r"""Integrated gradients: C = (x - ref) ⊙ ∫₀¹ ∇f(ref + α(x - ref)) dα.
@@ -45,9 +45,9 @@ def integrated_gradients(
         (exact for gradients polynomial in α up to degree 2n-1), `"midpoint"` ((k+½)/n), `"left"`
         (k/n), `"right"` ((k+1)/n), or `"trapezoid"` (k/(n-1), both ends at half weight).
       tolerance: take as few gradients as make |gap| ≤ tolerance · |f(x) - f(ref)|, whatever
-        `steps` and `quadrature` say: a nested rule's nodes, one and then pairs. explain also
-        returns how many it took, and has no reverse mode.
-      max_steps: the most gradients for a tolerance, all kept until the end.
+        `steps`, `quadrature` and `chunk` say: Simpson's rule, halved where it misses most of f's
+        change. explain also returns how many it took, and has no reverse mode.
+      max_steps: the most gradients for a tolerance, ≥ 3, all kept until the end.
       chunk: how many steps are evaluated at once; None all. Bounds memory, changes nothing else.
       multiply: False returns the averaged gradient without (x - ref).
       return_gap: also return f(x) - f(ref) - Σ C, the quadrature's error.
@@ -86,15 +86,30 @@ def integrated_gradients(
         delta = jax.tree.map(jnp.subtract, x, reference)
         explain_gradient = gradient(f, argnums=argnums)
 
-        def gradient_at(alpha: Any) -> Any:
+        def point_at(alpha: Any) -> tuple[Any, Any]:
+            """The path's point and velocity."""
             if path is None:
-                point = jax.tree.map(lambda v, d: v + alpha.astype(d.dtype) * d, reference, delta)
-                return explain_gradient(*staging.place(args, argnums, point))
-            point, velocity = jax.jvp(
-                lambda alpha: path(reference, x, alpha), (alpha,), (jnp.ones_like(alpha),)
-            )
+                return jax.tree.map(
+                    lambda v, d: v + alpha.astype(d.dtype) * d, reference, delta
+                ), delta
+            return jax.jvp(lambda a: path(reference, x, a), (alpha,), (jnp.ones_like(alpha),))
+
+        def gradient_at(alpha: Any) -> Any:
+            point, velocity = point_at(alpha)
             slope = explain_gradient(*staging.place(args, argnums, point))
-            return jax.tree.map(jnp.multiply, slope, velocity)
+            return slope if path is None else jax.tree.map(jnp.multiply, slope, velocity)
+
+        def node_at(alpha: Any) -> Node:
+            point, velocity = point_at(alpha)
+
+            def scalar(point: Any) -> Any:
+                y = f(*staging.place(args, argnums, point))
+                staging.check_scalar(y)
+                return y
+
+            value, slope = jax.value_and_grad(scalar)(point)
+            parts = jax.tree.map(jnp.multiply, slope, velocity)
+            return Node(value, _sum(parts, value), slope if path is None else parts)
 
         def contributions(average: Any) -> Any:
             return jax.tree.map(jnp.multiply, average, delta) if path is None else average
@@ -106,9 +121,7 @@ def integrated_gradients(
         if path is not None:
             _check_path(path, reference, x)
         if tolerance is not None:
-            average, gap, taken = _refined(
-                gradient_at, contributions, change(), tolerance, max_steps
-            )
+            average, gap, taken = _refined(node_at, tolerance, max_steps)
             result = contributions(average) if multiply else average
             return (result, gap, taken) if return_gap else (result, taken)
         average = weighted_sum(gradient_at, jnp.asarray(alphas), jnp.asarray(weights), chunk)
@@ -122,24 +135,15 @@ def integrated_gradients(
 
 
 def _refined(
-    gradient_at: Callable[[Any], Any],
-    contributions: Callable[[Any], Any],
-    change: Any,
-    tolerance: float,
-    max_steps: int,
+    node_at: Callable[[Any], Node], tolerance: float, max_steps: int
 ) -> tuple[Any, Any, Any]:
     """An average gradient within the tolerance, its gap, and how many gradients it took."""
 
-    def with_sum(alpha: Any) -> Any:
-        slope = gradient_at(alpha)
-        return slope, _sum(contributions(slope), change)
-
-    def good(gap: Any) -> Any:
+    def good(gap: Any, change: Any) -> Any:
         return jnp.abs(gap) <= tolerance * jnp.abs(change)
 
-    (average, total), taken = integrate(with_sum, lambda both: change - both[1], good, max_steps)
-    gap = change - total
-    if not isinstance(gap, jax.core.Tracer) and not good(gap):
+    average, change, gap, taken = integrate(node_at, good, max_steps)
+    if not isinstance(gap, jax.core.Tracer) and not good(gap, change):
         warnings.warn(
             f"{int(taken)} gradients leave a gap of {float(gap):.2g} in f(x) - f(ref) = "
             f"{float(change):.4g}, more than the tolerance {tolerance:g}: raise max_steps",
