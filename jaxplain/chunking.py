@@ -1,6 +1,8 @@
 """Averages of many evaluations, vmapped in chunks so that memory holds one chunk at a time.
 
-The chunks run in one loop: the program and its compile time do not grow with their number. Sums
+The chunks run in one loop: the program and its compile time do not grow with their number. A few
+chunks of a program with convolutions are written out instead on the CPU, where XLA compiles a
+convolution's gradient in a loop to code four times slower and more (jax issue 12868). Sums
 are kept in float32 at least, whatever the precision of what is averaged.
 """
 
@@ -11,6 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+_UNROLLED = 32  # chunks at most
 
 
 def weighted_sum(
@@ -63,6 +68,14 @@ def moments(function: Callable[[Any], Any], items: Any, chunk: int | None = None
     return _like(one, means), jax.tree.map(lambda s: s / count.astype(s.dtype), squares)
 
 
+def chunked_map(function: Callable[[Any], Any], items: Any, chunk: int | None = None) -> Any:
+    """Function(items_i) stacked over the leading axis, `chunk` of them at a time."""
+    count = leading_size(items)
+    if chunk is None or chunk >= count:
+        return jax.vmap(function)(items)
+    return jax.lax.map(function, items, batch_size=chunk)
+
+
 def leading_size(items: Any) -> int:
     """The size of the axis that all leaves share in front; an error where they do not."""
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(items)}
@@ -106,12 +119,36 @@ def _fold(
         jax.tree.map(cut, (items, weights))
         for cut in (lambda a: a[:whole].reshape(-1, chunk, *a.shape[1:]), lambda a: a[whole:])
     )
-    shapes = jax.eval_shape(part, *jax.tree.map(lambda a: a[0], chunks))
-    start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    summary, _ = jax.lax.scan(lambda s, window: (merge(s, part(*window)), None), start, chunks)
+    program, shapes = jax.make_jaxpr(part, return_shape=True)(*jax.tree.map(lambda a: a[0], chunks))
+    summary = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    if whole <= _UNROLLED * chunk and jax.default_backend() == "cpu" and _convolves(program.jaxpr):
+        for number in range(whole // chunk):
+            window = jax.tree.map(lambda a: a[number], chunks)
+            # One after another, lest all chunks be in memory at once.
+            window, summary = jax.lax.optimization_barrier((window, summary))
+            summary = merge(summary, part(*window))
+    else:
+        summary, _ = jax.lax.scan(
+            lambda s, window: (merge(s, part(*window)), None), summary, chunks
+        )
     if whole < count:
         summary = merge(summary, part(*rest))
     return summary, jax.eval_shape(function, jax.tree.map(lambda a: a[0], items))
+
+
+def _convolves(jaxpr: Any) -> bool:
+    """Whether a program has a convolution, at any depth."""
+
+    def inside(value: Any) -> bool:
+        if isinstance(value, ClosedJaxpr):
+            value = value.jaxpr
+        return isinstance(value, Jaxpr) and _convolves(value)
+
+    return any(
+        equation.primitive is jax.lax.conv_general_dilated_p
+        or any(map(inside, jax.tree.leaves(list(equation.params.values()))))
+        for equation in jaxpr.eqns
+    )
 
 
 def _total(weights: Any, y: Any) -> Any:

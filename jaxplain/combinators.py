@@ -66,7 +66,7 @@ def expected(method: Callable[..., Any]) -> Callable[..., Any]:
         argnums = options.get("argnums", 0)
 
         def average(refs: Any, args: tuple[Any, ...]) -> Any:
-            refs = _as_references(refs, staging.as_input(staging.pick(args, argnums)))
+            refs = staging.as_references(refs, staging.as_input(staging.pick(args, argnums)))
             count = leading_size(refs)
             if standard_error and count < 2:
                 raise ValueError("a standard error takes at least two references, and refs has one")
@@ -93,26 +93,6 @@ def expected(method: Callable[..., Any]) -> Callable[..., Any]:
         return explain_drawn if callable(refs) else explain_given
 
     return expected_method
-
-
-def _as_references(refs: Any, x: Any) -> Any:
-    """Arrays with a leading reference axis and x's shape, or an error that shows both trees."""
-
-    def fits(ref: Any, leaf: Any) -> bool:
-        behind = jnp.shape(ref)[1:]
-        return jnp.ndim(ref) == leaf.ndim + 1 and all(
-            r in (1, size) for r, size in zip(behind, leaf.shape, strict=True)
-        )
-
-    if not staging.same_tree(refs, x) or not jax.tree.all(jax.tree.map(fits, refs, x)):
-        raise ValueError(
-            "refs must be shaped like x with a leading reference axis on every leaf.\n"
-            f"  refs: {jax.tree.map(jnp.shape, refs)}\n"
-            f"  x:    {jax.tree.map(jnp.shape, x)}\n"
-            "For a single reference call the method itself, or give it an axis by `ref[None]`; "
-            "a list of references becomes refs by `jax.tree.map(lambda *r: jnp.stack(r), *list)`."
-        )
-    return jax.tree.map(jnp.asarray, refs)
 
 
 def _root(square: Any, dtype: Any) -> Any:

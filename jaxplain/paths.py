@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain.adaptive import Node, integrate
 from jaxplain.chunking import weighted_sum
 from jaxplain.gradients import gradient
 from jaxplain.surrogate import staging
 from jaxplain.surrogate.quadrature import gauss_legendre
+
+Path = Callable[[Any, Any, Any], Any]  # (ref, x, α) → a tree like x
 
 
 def integrated_gradients(
@@ -21,12 +25,17 @@ def integrated_gradients(
     *,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
+    tolerance: float | None = None,
     chunk: int | None = None,
     multiply: bool = True,
     return_gap: bool = False,
+    path: Path | None = None,
+    max_steps: int = 201,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
     r"""Integrated gradients: C = (x - ref) ⊙ ∫₀¹ ∇f(ref + α(x - ref)) dα.
+
+    Along a path of one's own γ from γ(0) = ref to γ(1) = x, C = ∫₀¹ ∇f(γ(α)) ⊙ γ'(α) dα.
 
     Args:
       f: `f(x, *args)` → scalar; x a pytree of floating arrays.
@@ -35,18 +44,29 @@ def integrated_gradients(
       quadrature: nodes and weights on [0, 1], the weights summing to 1: `"gauss-legendre"`
         (exact for gradients polynomial in α up to degree 2n-1), `"midpoint"` ((k+½)/n), `"left"`
         (k/n), `"right"` ((k+1)/n), or `"trapezoid"` (k/(n-1), both ends at half weight).
+      tolerance: take as few gradients as make |gap| ≤ tolerance · |f(x) - f(ref)|, whatever
+        `steps`, `quadrature` and `chunk` say: Simpson's rule, halved where it misses most of f's
+        change. explain also returns how many it took, and has no reverse mode.
+      max_steps: the most gradients for a tolerance, ≥ 3, all kept until the end.
       chunk: how many steps are evaluated at once; None all. Bounds memory, changes nothing else.
       multiply: False returns the averaged gradient without (x - ref).
       return_gap: also return f(x) - f(ref) - Σ C, the quadrature's error.
+      path: `path(ref, x, α)` → a tree like x, differentiable in α; None is ref + α(x - ref).
       argnums: which argument(s) of f are x, as in `jax.grad`.
 
     Returns:
       `explain(x, *args)` → contributions, a pytree like x, summing to f(x) - f(ref) up to the
-      quadrature's error; with `return_gap` the pair (contributions, gap).
+      quadrature's error; with `return_gap` the pair (contributions, gap); with a tolerance
+      (contributions, steps) or (contributions, gap, steps).
 
     Raises:
       TypeError: f is not scalar-valued, or x is not made of floating arrays.
-      ValueError: ref does not broadcast to x; unknown quadrature; too few steps; chunk < 1.
+      ValueError: ref does not broadcast to x; unknown quadrature; too few steps; chunk < 1; a path
+        without `multiply`, or one that does not lead from ref to x.
+
+    Warns:
+      RuntimeWarning: outside jit, where `max_steps` did not meet the tolerance; compiled programs
+        tell by the gap alone.
 
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
@@ -57,6 +77,8 @@ def integrated_gradients(
     arXiv 1703.01365, eq. 1 (and eq. 3 for the sum).
     """
     alphas, weights = _quadrature(quadrature, steps)
+    if path is not None and not multiply:
+        raise ValueError("along a path of one's own there is no common factor to leave out")
 
     def explain(*args: Any) -> Any:
         x = staging.as_input(staging.pick(args, argnums))
@@ -64,20 +86,92 @@ def integrated_gradients(
         delta = jax.tree.map(jnp.subtract, x, reference)
         explain_gradient = gradient(f, argnums=argnums)
 
-        def gradient_at(alpha: Any) -> Any:
-            point = jax.tree.map(lambda v, d: v + alpha.astype(d.dtype) * d, reference, delta)
-            return explain_gradient(*staging.place(args, argnums, point))
+        def point_at(alpha: Any) -> tuple[Any, Any]:
+            """The path's point and velocity."""
+            if path is None:
+                return jax.tree.map(
+                    lambda v, d: v + alpha.astype(d.dtype) * d, reference, delta
+                ), delta
+            return jax.jvp(lambda a: path(reference, x, a), (alpha,), (jnp.ones_like(alpha),))
 
+        def gradient_at(alpha: Any) -> Any:
+            point, velocity = point_at(alpha)
+            slope = explain_gradient(*staging.place(args, argnums, point))
+            return slope if path is None else jax.tree.map(jnp.multiply, slope, velocity)
+
+        def node_at(alpha: Any) -> Node:
+            point, velocity = point_at(alpha)
+
+            def scalar(point: Any) -> Any:
+                y = f(*staging.place(args, argnums, point))
+                staging.check_scalar(y)
+                return y
+
+            value, slope = jax.value_and_grad(scalar)(point)
+            parts = jax.tree.map(jnp.multiply, slope, velocity)
+            return Node(value, _sum(parts, value), slope if path is None else parts)
+
+        def contributions(average: Any) -> Any:
+            return jax.tree.map(jnp.multiply, average, delta) if path is None else average
+
+        def change() -> Any:
+            y = f(*staging.place(args, argnums, x))
+            return y - f(*staging.place(args, argnums, reference))
+
+        if path is not None:
+            _check_path(path, reference, x)
+        if tolerance is not None:
+            average, gap, taken = _refined(node_at, tolerance, max_steps)
+            result = contributions(average) if multiply else average
+            return (result, gap, taken) if return_gap else (result, taken)
         average = weighted_sum(gradient_at, jnp.asarray(alphas), jnp.asarray(weights), chunk)
-        contributions = jax.tree.map(jnp.multiply, average, delta)
-        result = contributions if multiply else average
+        result = contributions(average) if multiply else average
         if not return_gap:
             return result
-        change = f(*staging.place(args, argnums, x)) - f(*staging.place(args, argnums, reference))
-        total = sum((jnp.sum(c) for c in jax.tree.leaves(contributions)), jnp.zeros_like(change))
-        return result, change - total
+        rise = change()
+        return result, rise - _sum(contributions(average), rise)
 
     return explain
+
+
+def _refined(
+    node_at: Callable[[Any], Node], tolerance: float, max_steps: int
+) -> tuple[Any, Any, Any]:
+    """An average gradient within the tolerance, its gap, and how many gradients it took."""
+
+    def good(gap: Any, change: Any) -> Any:
+        return jnp.abs(gap) <= tolerance * jnp.abs(change)
+
+    average, change, gap, taken = integrate(node_at, good, max_steps)
+    if not isinstance(gap, jax.core.Tracer) and not good(gap, change):
+        warnings.warn(
+            f"{int(taken)} gradients leave a gap of {float(gap):.2g} in f(x) - f(ref) = "
+            f"{float(change):.4g}, more than the tolerance {tolerance:g}: raise max_steps",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return average, gap, taken
+
+
+def _sum(tree: Any, like: Any) -> Any:
+    return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(tree)), jnp.zeros_like(like))
+
+
+def _check_path(path: Path, reference: Any, x: Any) -> None:
+    """An error where a path's shapes, or known ends, are not those of ref and x."""
+    for alpha, end, name in ((0.0, reference, "ref"), (1.0, x, "x")):
+        point = path(reference, x, jnp.asarray(alpha))
+        if not staging.same_tree(point, x) or jax.tree.map(jnp.shape, point) != jax.tree.map(
+            jnp.shape, x
+        ):
+            raise ValueError(
+                f"path(ref, x, {alpha}) is {jax.tree.map(jnp.shape, point)}, and x "
+                f"{jax.tree.map(jnp.shape, x)}"
+            )
+        leaves = jax.tree.leaves((point, end))
+        near = jax.tree.map(lambda a, b: jnp.allclose(a, b, rtol=1e-3, atol=1e-3), point, end)
+        if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves) and not jax.tree.all(near):
+            raise ValueError(f"path(ref, x, {alpha}) is not {name}")
 
 
 def _quadrature(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,13 +27,7 @@ PENDING = {  # by method or case: why it cannot run yet
     "NeuronFeatureAblation": "needs neuron and ablation",
     "InternalInfluence": "needs internal_influence",
     "GuidedGradCam": "needs guided_grad_cam",
-    "GradientShap": "needs expected_gradients",
     "LRP": "needs lrp",
-    "FeatureAblation": "needs ablation",
-    "Occlusion": "needs occlusion",
-    "ShapleyValues": "needs shapley_values",
-    "KernelShap": "needs kernel_shap",
-    "Lime": "needs lime",
     "infidelity": "needs infidelity",
     "sensitivity_max": "needs max_sensitivity",
 }
@@ -67,11 +61,36 @@ def integrated_gradients(case, f, ref):
     )
 
 
+def expected_gradients(case, f, refs):
+    """A number of samples that uses every reference equally often; the case's model is linear."""
+    explain = jxp.expected_gradients(f, refs, samples=case["options"]["n_samples"])
+    return lambda x, *args: explain(x, *args, key=jax.random.key(0))
+
+
 def smoothed(case, f, ref):
     options = case["options"]
     explain = integrated_gradients(case, f, ref)
     smooth = jxp.smooth(explain, stdev=options["stdevs"], samples=options["nt_samples"])
     return lambda x, *args: smooth(x, *args, key=jax.random.key(0))
+
+
+def groups(case):
+    """Labels of one example, or none."""
+    return tuple(np.asarray(label)[0] for label in labels(case)) or None
+
+
+def by_groups(method, **options):
+    """Of a case with groups; KernelShap's samples are more than there are coalitions."""
+    return lambda case, f, ref: method(f, ref, groups=groups(case), **options)
+
+
+def occlusion(case, f, ref):
+    options = case["options"]
+    per_leaf = lambda sizes: tuple(tuple(np.atleast_1d(size).tolist()) for size in sizes)
+    strides = options.get("strides", 1)
+    if not isinstance(strides, int):
+        strides = per_leaf(strides)
+    return jxp.occlusion(f, ref, window=per_leaf(options["sliding_window_shapes"]), strides=strides)
 
 
 METHODS = {
@@ -83,6 +102,12 @@ METHODS = {
     "InputXGradient": lambda case, f, ref: jxp.input_x_gradient(f),
     "GuidedBackprop": lambda case, f, ref: jxp.guided_backprop(f),
     "Deconvolution": lambda case, f, ref: jxp.deconvnet(f),
+    "GradientShap": expected_gradients,
+    "FeatureAblation": by_groups(jxp.ablation),
+    "Occlusion": occlusion,
+    "ShapleyValues": by_groups(jxp.shapley_values),
+    "KernelShap": by_groups(jxp.kernel_shap, samples=2000),
+    "Lime": by_groups(jxp.lime, samples=500, penalty="lasso", strength=1.0, width=10.0),
 }
 QUADRATURE = [case for case in CASES if case["method"] == "quadrature"]
 SCORED = [case for case in CASES if case["method"] != "quadrature"]
@@ -108,7 +133,9 @@ def references(case, x):
     if baseline is None:
         return None, None
     baseline = baseline if len(x) > 1 else [baseline]
-    if case["method"] == "DeepLiftShap":
+    if isinstance(baseline, int | float):
+        baseline = [baseline] * len(x)
+    if case["method"] in ("DeepLiftShap", "GradientShap"):
         return tuple(array(b) for b in baseline), None
     ref = tuple(jnp.broadcast_to(array(b), v.shape) for b, v in zip(baseline, x, strict=True))
     return ref, 0
@@ -133,7 +160,25 @@ def scalar(case):
     return f
 
 
+def labels(case):
+    """Each attributed input's labels, an array an example, or one for all; none without groups."""
+    masks = case["options"].get("feature_mask") or []
+    return masks if len(case["input"]) > 1 or not masks else [masks]
+
+
+def rows(case):
+    """A case whose examples have labels of their own, as one case an example."""
+    only = lambda parts, row: [[part[row % len(part)]] for part in parts]
+    single = len(case["input"]) == 1
+    for row in range(len(case["input"][0])):
+        masks = only(labels(case), row)
+        options = case["options"] | {"feature_mask": masks[0] if single else masks}
+        yield case | {"input": only(case["input"], row), "options": options}
+
+
 def attributions(case):
+    if any(len(label) > 1 for label in labels(case)):
+        return jax.tree.map(lambda *rows: jnp.concatenate(rows), *map(attributions, rows(case)))
     x, others = attributed(case)
     ref, ref_axis = references(case, x)
     index = target(case, len(x[0]))

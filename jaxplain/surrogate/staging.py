@@ -81,6 +81,26 @@ def as_reference(ref: Any, x: Any) -> Any:
     return jax.tree.unflatten(tree, [spread(r, leaf) for r, leaf in pairs])
 
 
+def as_references(refs: Any, x: Any) -> Any:
+    """Arrays with a leading reference axis and x's shape, or an error that shows both trees."""
+
+    def fits(ref: Any, leaf: Any) -> bool:
+        behind = jnp.shape(ref)[1:]
+        return jnp.ndim(ref) == leaf.ndim + 1 and all(
+            r in (1, size) for r, size in zip(behind, leaf.shape, strict=True)
+        )
+
+    if not same_tree(refs, x) or not jax.tree.all(jax.tree.map(fits, refs, x)):
+        raise ValueError(
+            "refs must be shaped like x with a leading reference axis on every leaf.\n"
+            f"  refs: {jax.tree.map(jnp.shape, refs)}\n"
+            f"  x:    {jax.tree.map(jnp.shape, x)}\n"
+            "For a single reference call the method itself, or give it an axis by `ref[None]`; "
+            "a list of references becomes refs by `jax.tree.map(lambda *r: jnp.stack(r), *list)`."
+        )
+    return jax.tree.map(jnp.asarray, refs)
+
+
 def same_tree(a: Any, b: Any) -> bool:
     """Whether two pytrees have one structure."""
     return operator.eq(jax.tree.structure(a), jax.tree.structure(b))

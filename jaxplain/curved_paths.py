@@ -1,0 +1,281 @@
+"""Path methods whose way from the reference is chosen by the model or the image, and IDGI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from jaxplain.chunking import chunked_map
+from jaxplain.gradients import gradient
+from jaxplain.paths import Path, integrated_gradients
+from jaxplain.surrogate import staging
+
+_TRUNCATE = 4.0  # a Gaussian's kernel ends at so many standard deviations
+
+
+def guided_integrated_gradients(
+    f: Callable[..., Any],
+    ref: Any,
+    *,
+    steps: int = 200,
+    fraction: float = 0.25,
+    max_distance: float = 0.02,
+    return_gap: bool = False,
+    argnums: staging.Argnums = 0,
+) -> Callable[..., Any]:
+    r"""Guided integrated gradients: along a path that moves the least sensitive elements first.
+
+    C = Σ_k ∇f(γ_k) ⊙ (γ_{k+1} - γ_k). Each step brings x's L1 distance from γ down by a
+    `steps`-th of ‖x - ref‖₁, moving the `fraction` of elements with the smallest |∂f/∂x|, then the
+    next, each at most `max_distance` of its way ahead or behind the straight line.
+
+    Args:
+      f: `f(x, *args)` → scalar; x a pytree of floating arrays.
+      ref: the reference input: a scalar, or a tree that broadcasts to x.
+      steps: number of gradient evaluations, ≥ 1, one after another.
+      fraction: of elements that move at a time, in (0, 1].
+      max_distance: from the straight line, in [0, 1]; 0 is the straight line.
+      return_gap: also return f(x) - f(ref) - Σ C.
+      argnums: which argument(s) of f are x.
+
+    Returns:
+      `explain(x, *args)` → contributions, a tree like x, summing to f(x) - f(ref) up to the steps'
+      error, of order 1/steps; with `return_gap` the pair. It has no reverse mode.
+
+    Raises:
+      TypeError: f is not scalar-valued, or x is not made of floating arrays.
+      ValueError: ref does not broadcast to x; an option out of range.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxplain as jxp
+      >>> explain = jxp.guided_integrated_gradients(lambda x: 3 * x[0] - x[1], 0.0, steps=10)
+      >>> explain(jnp.array([1.0, 2.0]))
+      Array([ 3., -2.], dtype=float32)
+
+    Source: Kapishnikov et al., arXiv 2106.09788, algorithm 1.
+    """
+    if steps < 1 or not 0 < fraction <= 1 or not 0 <= max_distance <= 1:
+        raise ValueError(
+            f"steps={steps} must be ≥ 1, fraction={fraction} in (0, 1] and "
+            f"max_distance={max_distance} in [0, 1]"
+        )
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        end, unravel = ravel_pytree(x)
+        start, _ = ravel_pytree(staging.as_reference(ref, x))
+        delta = end - start
+        length = jnp.abs(delta)
+        explain_gradient = gradient(f, argnums=argnums)
+
+        def place(ways: Any) -> tuple[Any, ...]:
+            return staging.place(args, argnums, unravel(start + ways * delta))
+
+        def step(state: Any, number: Any) -> Any:
+            """How far each element has come, and what it has contributed."""
+            ways, scores = state
+            slope, _ = ravel_pytree(explain_gradient(*place(ways)))
+            target = (number + 1) / steps
+            low = jnp.maximum(target - max_distance, 0)
+            high = jnp.minimum(target + max_distance, 1)
+            moved = _advance(
+                jnp.maximum(ways, low),
+                jnp.abs(slope),
+                length,
+                high,
+                length.sum() * target,
+                fraction,
+            )
+            return (moved, scores + slope * (moved - ways) * delta), None
+
+        start_state = (jnp.zeros_like(delta), jnp.zeros_like(delta))
+        (_, scores), _ = jax.lax.scan(step, start_state, jnp.arange(steps))
+        if not return_gap:
+            return unravel(scores)
+        change = f(*place(jnp.ones_like(delta))) - f(*place(jnp.zeros_like(delta)))
+        return unravel(scores), change - scores.sum()
+
+    return explain
+
+
+def _advance(ways: Any, slopes: Any, length: Any, high: Any, target: Any, fraction: float) -> Any:
+    """The least sensitive elements moved ahead, at most to `high`, until Σ ways·length = target."""
+
+    def short(ways: Any) -> Any:
+        return target - ways @ length
+
+    def unfinished(state: Any) -> Any:
+        ways, left = state
+        return (left > 0) & jnp.any((ways < high) & (length > 0))
+
+    def move(state: Any) -> Any:
+        ways, left = state
+        free = (ways < high) & (length > 0)
+        ranked = jnp.sort(jnp.where(free, slopes, jnp.inf))
+        last = jnp.maximum(jnp.floor(fraction * (free.sum() - 1)).astype(int), 0)
+        chosen = free & (slopes <= ranked[last])
+        room = jnp.where(chosen, high - ways, 0)
+        share = jnp.minimum(left / jnp.maximum(room @ length, jnp.finfo(length.dtype).tiny), 1)
+        moved = jnp.where(share < 1, ways + share * room, jnp.where(chosen, high, ways))
+        return moved, jnp.where(share < 1, 0, short(moved))
+
+    return jax.lax.while_loop(unfinished, move, (ways, short(ways)))[0]
+
+
+def blur_integrated_gradients(
+    f: Callable[..., Any],
+    *,
+    stdev: float,
+    axes: int | Sequence[int],
+    steps: int = 32,
+    quadrature: str = "gauss-legendre",
+    tolerance: float | None = None,
+    chunk: int | None = None,
+    return_gap: bool = False,
+    argnums: staging.Argnums = 0,
+) -> Callable[..., Any]:
+    r"""Blur integrated gradients: from x blurred to x sharp.
+
+    C = ∫₀¹ ∇f(γ(α)) ⊙ γ'(α) dα, γ(α) x blurred by a Gaussian of standard deviation (1-α)σ, its
+    values beyond the edges mirrored. No reference but x without its detail.
+
+    Args:
+      f: `f(x, *args)` → scalar; x an array, such as an image.
+      stdev: σ in elements, a Python number > 0.
+      axes: the axes to blur, such as (0, 1) for an image (height, width, channels).
+      steps: as in `integrated_gradients`.
+      quadrature: as in `integrated_gradients`.
+      tolerance: as in `integrated_gradients`.
+      chunk: as in `integrated_gradients`.
+      return_gap: as in `integrated_gradients`.
+      argnums: which argument of f is x.
+
+    Returns:
+      `explain(x, *args)` → contributions, an array like x, summing to f(x) - f(x blurred by σ) up
+      to the quadrature's error; with `return_gap` or a tolerance as `integrated_gradients`.
+
+    Raises:
+      TypeError: f is not scalar-valued, or x is not one floating array.
+      ValueError: σ ≤ 0; as `integrated_gradients`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxplain as jxp
+      >>> image = jnp.zeros((9, 9)).at[4, 4].set(1.0)
+      >>> explain = jxp.blur_integrated_gradients(lambda x: x[4, 4], stdev=2.0, axes=(0, 1))
+      >>> scores = explain(image)
+      >>> jnp.unravel_index(scores.argmax(), (9, 9))[0].item(), round(float(scores.sum()), 2)
+      (4, 0.96)
+
+    Source: Xu, Venugopalan & Sundararajan, arXiv 2004.03383, eq. 6.
+    """
+    if stdev <= 0:
+        raise ValueError(f"stdev must be positive, and is {stdev}")
+    blurred_axes = (axes,) if isinstance(axes, int) else tuple(axes)
+
+    def blur(x: Any, sigma: Any) -> Any:
+        for axis in blurred_axes:
+            x = _blur(x, sigma, int(_TRUNCATE * stdev + 0.5), axis)
+        return x
+
+    def sharpen(ref: Any, x: Any, alpha: Any) -> Any:
+        return blur(x, (1 - alpha) * stdev)
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        if not staging.same_tree(x, 0):
+            raise TypeError(f"one array can be blurred, and x is {jax.tree.map(jnp.shape, x)}")
+        return integrated_gradients(
+            f,
+            blur(x, jnp.asarray(stdev, x.dtype)),
+            steps=steps,
+            quadrature=quadrature,
+            tolerance=tolerance,
+            chunk=chunk,
+            return_gap=return_gap,
+            path=sharpen,
+            argnums=argnums,
+        )(*args)
+
+    return explain
+
+
+def _blur(x: Any, sigma: Any, radius: int, axis: int) -> Any:
+    """Blurred along an axis, differentiable in σ, which may be 0."""
+    offsets = jnp.arange(-radius, radius + 1)
+    positive = jnp.where(sigma > 0, sigma, 1).astype(x.dtype)
+    weights = jnp.exp(-jnp.square(offsets / positive) / 2)
+    weights = jnp.where(sigma > 0, weights / weights.sum(), offsets == 0).astype(x.dtype)
+
+    def line(values: Any) -> Any:
+        mirrored = jnp.pad(values, radius, mode="symmetric")
+        return jnp.convolve(mirrored, weights, mode="valid", precision=jax.lax.Precision.HIGHEST)
+
+    return jnp.apply_along_axis(line, axis, x)
+
+
+def idgi(
+    f: Callable[..., Any],
+    ref: Any,
+    *,
+    steps: int = 32,
+    path: Path | None = None,
+    chunk: int | None = None,
+    argnums: staging.Argnums = 0,
+) -> Callable[..., Any]:
+    r"""IDGI: each step's change of f, shared out by the squared gradient, on any path.
+
+    C = Σ_j g_j² / ‖g_j‖² (f(γ_{j+1}) - f(γ_j)), g_j = ∇f(γ_j), γ_j = γ(j / steps).
+
+    Args:
+      f: `f(x, *args)` → scalar; x a pytree of floating arrays.
+      ref: the reference input: a scalar, or a tree that broadcasts to x.
+      steps: number of steps, ≥ 1, a gradient each.
+      path: `path(ref, x, α)` → a tree like x; None is the straight line.
+      chunk: how many steps are evaluated at once; None all.
+      argnums: which argument(s) of f are x.
+
+    Returns:
+      `explain(x, *args)` → contributions, a tree like x, that sum to f(x) - f(ref) but for the
+      steps that start where the gradient is 0, which nobody gets.
+
+    Raises:
+      TypeError: f is not scalar-valued, or x is not made of floating arrays.
+      ValueError: ref does not broadcast to x; steps < 1; chunk < 1.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxplain as jxp
+      >>> jxp.idgi(lambda x: x @ jnp.array([1.0, 2.0]), 0.0)(jnp.array([1.0, 1.0]))
+      Array([0.6, 2.4], dtype=float32)
+
+    Source: Yang, Wang & Bilgic, arXiv 2303.14242, eq. 10 and algorithm 1.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, and is {steps}")
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        reference = staging.as_reference(ref, x)
+
+        def at(alpha: Any) -> tuple[Any, ...]:
+            if path is None:
+                point = jax.tree.map(lambda r, v: r + alpha.astype(v.dtype) * (v - r), reference, x)
+            else:
+                point = path(reference, x, alpha)
+            return staging.place(args, argnums, point)
+
+        def share(alpha: Any) -> Any:
+            """f, and its squared gradient as shares."""
+            squares = jax.tree.map(jnp.square, gradient(f, argnums=argnums)(*at(alpha)))
+            norm = sum(jnp.sum(square) for square in jax.tree.leaves(squares))
+            safe = jnp.where(norm > 0, norm, 1)
+            return f(*at(alpha)), jax.tree.map(lambda s: s / safe.astype(s.dtype), squares)
+
+        values, shares = chunked_map(share, jnp.arange(steps) / steps, chunk)
+        rises = jnp.diff(jnp.append(values, f(*at(jnp.ones(())))))
+        return jax.tree.map(lambda s: jnp.tensordot(rises.astype(s.dtype), s, 1), shares)
+
+    return explain
