@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate import RuleTable, evaluate, rules, staging
+from jaxplain.surrogate.rules import freeze_choices
 
 _TABLES: dict[str, Callable[[], RuleTable]] = {
     "rescale": rules.rescale,
@@ -42,7 +43,8 @@ def deeplift(
         Shapley values), or a RuleTable, e.g. `jaxplain.rules.rescale(norm_theta=1.0)`.
       multiply: False returns the multipliers m themselves.
       return_gap: also return f(x) - f(ref) - Σ C, which is rounding only, but for what no
-        multiplier can carry (a choice that flips by a reduced predicate).
+        multiplier can carry: what is frozen, and choices by rank or index (a router's top-k),
+        which are refused otherwise and are x's own here (`jaxplain.rules.freeze_choices`).
       argnums: which argument(s) of f are x, as in `jax.grad`.
 
     Returns:
@@ -65,24 +67,27 @@ def deeplift(
     activation differences", arXiv 1704.02685, eqs. 1-3 and section 3.5.
     """
     table = _table(rules)
+    if return_gap:
+        table = freeze_choices(table)
 
     def explain(*args: Any) -> Any:
         x = staging.as_input(staging.pick(args, argnums))
         reference = staging.as_reference(ref, x)
 
-        def surrogate(x: Any) -> tuple[Any, Any]:
-            y, y0 = evaluate(f, table, reference, staging.place(args, argnums, x), argnums)
+        def surrogate(x: Any) -> Any:
+            y, _ = evaluate(f, table, reference, staging.place(args, argnums, x), argnums)
             staging.check_scalar(y)
-            return y, y0
+            return y
 
-        y, vjp, y0 = jax.vjp(surrogate, x, has_aux=True)
+        y, vjp = jax.vjp(surrogate, x)
         (multipliers,) = vjp(jnp.ones_like(y))
         contributions = jax.tree.map(lambda m, v, v0: m * (v - v0), multipliers, x, reference)
         result = contributions if multiply else multipliers
         if not return_gap:
             return result
         total = sum((jnp.sum(c) for c in jax.tree.leaves(contributions)), jnp.zeros_like(y))
-        return result, y - y0 - total
+        # f itself, for what is frozen is x's in the surrogate's reference pass.
+        return result, y - f(*staging.place(args, argnums, reference)) - total
 
     return explain
 

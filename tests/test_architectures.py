@@ -13,14 +13,10 @@ import jaxplain as jxp
 
 QUICK = "mobilenet llama mamba graph_attention gaussian_process_head".split()
 ROUTED = {"mixture_of_experts"}  # may leave a gap, which is another test's subject
-refused = pytest.mark.xfail(
-    raises=jxp.UnsupportedPrimitive, strict=True, reason="one-hot indices of a top-k are refused"
-)
 
 
 def marks(name):
-    slow = [] if name in QUICK else [pytest.mark.slow]
-    return [*slow, refused] if name in ROUTED else slow
+    return [] if name in QUICK else [pytest.mark.slow]
 
 
 def total(tree):
@@ -89,7 +85,6 @@ def test_routing_by_threshold_is_carried_where_it_flips(seed, x64):
     np.testing.assert_allclose(scores.sum(), f(x) - f(-x), rtol=1e-9)
 
 
-@refused
 def test_routing_that_agrees_leaves_no_gap(x64):
     f, p = routed(one_hot_gates)
     x, ref = (cast(draw(4, seed=seed), jnp.float64) for seed in (0, 1))
@@ -101,7 +96,6 @@ def test_routing_that_agrees_leaves_no_gap(x64):
     np.testing.assert_allclose(scores.sum(), f(x) - f(ref), rtol=1e-9)
 
 
-@refused
 def test_what_routing_cannot_carry_is_in_the_gap(x64):
     """The route is known at both ends; its flip has no multiplier and stays an explicit rest."""
     f, p = routed(one_hot_gates, k=1)

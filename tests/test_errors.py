@@ -481,3 +481,28 @@ def test_references_without_a_common_leading_axis():
 def test_a_table_of_differences_needs_a_reference():
     with pytest.raises(ValueError, match="reference"):
         jxp.override(jnp.sum, jxp.rules.rescale())(draw(3))
+
+
+@pytest.mark.parametrize("rules", ["rescale", "reveal_cancel", "central_limit"])
+@pytest.mark.parametrize("f", [
+    lambda x: x[jnp.argmax(x)],
+    lambda x: jax.nn.one_hot(jnp.argmax(x), 4) @ jnp.sin(x),
+    lambda x: jnp.argsort(x).astype(float) @ x,
+    lambda x: jnp.sum(jnp.tanh(x)[lax.top_k(x, 2)[1]] ** 2),
+])  # fmt: skip
+def test_a_gap_asked_for_keeps_the_choice_at_x_and_returns_the_rest(f, rules):
+    x, ref = jnp.array([0.2, 1.3, 2.4, 0.7]), jnp.array([1.1, -0.3, 0.4, -0.7])
+    explain = jax.jit(jxp.deeplift(f, ref, rules=rules, return_gap=True))
+    c, gap = explain(x)
+    assert float(c.sum() + gap) == pytest.approx(float(f(x) - f(ref)), abs=1e-5)
+    assert abs(gap) > 1e-3 and jnp.any(c != 0)
+    near = x - 0.01 * jnp.arange(4)  # where the choice is the same nothing is left
+    _, gap = jax.jit(jxp.deeplift(f, near, rules=rules, return_gap=True))(x)
+    assert abs(gap) < 1e-6
+
+
+def test_what_is_frozen_is_in_the_gap():
+    explain = jxp.deeplift(lambda x: x[0] * lax.stop_gradient(x[1]), 1.0, return_gap=True)
+    c, gap = explain(jnp.array([3.0, 5.0]))
+    np.testing.assert_allclose(c, [10, 0])
+    np.testing.assert_allclose(gap, 14 - 10)

@@ -2,6 +2,7 @@
 
 from jaxplain.surrogate.rules.backprop import deconvnet, guided_backprop
 from jaxplain.surrogate.rules.central_limit import central_limit
+from jaxplain.surrogate.rules.freezing import freeze_choices
 from jaxplain.surrogate.rules.linear import linear
 from jaxplain.surrogate.rules.maximum import winner
 from jaxplain.surrogate.rules.parted import Place
@@ -13,6 +14,7 @@ __all__ = [
     "Place",
     "central_limit",
     "deconvnet",
+    "freeze_choices",
     "genomics",
     "guided_backprop",
     "linear",

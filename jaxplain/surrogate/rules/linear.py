@@ -56,7 +56,8 @@ def refuse(equation: Equation, *operands: Any) -> list[Any]:
         f"{equation} at {equation.line} is not differentiable, and depends on x: "
         f"'{equation.primitive.name}' may give another result at the reference, which no "
         "multiplier can carry. Compute it from something that is not attributed, freeze it by "
-        "`jax.lax.stop_gradient` around its operand, or register a rule of your own for it."
+        "`jax.lax.stop_gradient` around its operand or, a choice, by `return_gap=True`, or "
+        "register a rule of your own for it."
     )
 
 

@@ -57,7 +57,8 @@ def check_indices(equation: Equation, operands: Sequence[Any]) -> None:
             raise UnsupportedPrimitive(
                 f"{equation} at {equation.line} uses a value that depends on x as an index. "
                 "An index has no multiplier: compute it from something that is not attributed, "
-                "or replace the look-up by a product with a one-hot or soft weight."
+                "replace the look-up by a product with a soft weight, or ask for "
+                "`return_gap=True`, which keeps x's own choice and returns what that leaves out."
             )
 
 
@@ -101,5 +102,6 @@ def refuse_counts(equation: Equation, operands: Sequence[Any]) -> None:
         raise UnsupportedPrimitive(
             f"{equation} at {equation.line} makes a number of an integer or boolean that depends "
             "on x through a reduction or a sort: no multiplier can carry how it changes. Compute "
-            "it from something that is not attributed, or freeze it by `jax.lax.stop_gradient`."
+            "it from something that is not attributed, or ask for `return_gap=True`, which keeps "
+            "x's own choice and returns what that leaves out."
         )
