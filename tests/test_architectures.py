@@ -42,7 +42,7 @@ def test_complete_in_float32(name, record_property):
         assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(scores))
         missing = float(change) - total(scores) - (float(gap) if name in ROUTED else 0)
         worst = max(worst, abs(missing) / max(1, magnitude(scores)))
-    record_property("gap in float32", worst)
+    record_property("gap in float32", float(worst))
     assert worst <= 1e-5
 
 
@@ -58,7 +58,7 @@ def test_each_input_sums_to_its_own_part_in_float64(name, record_property, x64):
         assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(scores))
         for leaf, change in zip((scores["a"], scores["b"]), changes, strict=True):
             worst = max(worst, abs(total(leaf) - float(change)) / max(1, magnitude(leaf)))
-    record_property("gap in float64", worst)
+    record_property("gap in float64", float(worst))
     assert worst <= 1e-12
 
 
