@@ -168,6 +168,7 @@ def test_linear_games_are_exact(name, x64):
     np.testing.assert_allclose(run(explain, x, KEY), w * (x - refs.mean(0)), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_additive_games_of_many_players_are_exact(x64):
     x = jax.random.normal(KEY, (60,))
     f = lambda x: jnp.sum(jnp.sin(x) * jnp.arange(60.0))
@@ -197,6 +198,7 @@ def test_estimates_are_near_and_their_errors_honest(name, network):
         np.testing.assert_allclose(got.sum(-1), jnp.broadcast_to(total, (40, 3)), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_default_is_ahead(network):
     keys = jax.random.split(KEY, 10)
     exact = run(jxp.shapley_values(network, REFS), X)
@@ -219,6 +221,7 @@ def test_all_coalitions_are_exact_without_a_key(network):
         assert (error == 0).all()
 
 
+@pytest.mark.slow
 def test_many_samples_are_averaged(network):
     """More than one design's worth, for players too many to enumerate."""
     n, x = 20, jnp.linspace(-1.0, 1.0, 20)
@@ -266,6 +269,7 @@ def test_interactions_from_the_moebius_transform(index, order, six, x64):
     assert got[0].ravel()[0] == got[1, 1].ravel()[0] == 0
 
 
+@pytest.mark.slow
 def test_sampled_interactions():
     """Exact for a quadratic game; near, and honest, for a network."""
     n = 10
@@ -320,6 +324,12 @@ def test_designs_draw_distinct_pairs(n, pairs, sizes):
     counts = lambda masks: np.bincount(np.minimum(masks.sum(1), n - masks.sum(1)))
     if sizes == "leverage":
         np.testing.assert_array_equal(counts(masks), counts(spread))
+
+
+@pytest.mark.parametrize("n", [6, 7, 15, 20])
+def test_the_least_budget_tells_all_players_apart(n):
+    for masks in (designs.spread(n, n - 1), designs.paired(n, n - 1, "kernel")):
+        assert np.linalg.matrix_rank(np.where(masks, 1.0, -1.0)) == n
 
 
 # Unions.
@@ -380,7 +390,9 @@ def test_arguments_and_outputs(network):
     np.testing.assert_allclose(each, run(jxp.shapley_values(network, REFS), X), atol=1e-6)
 
 
-@pytest.mark.parametrize("chunk", [1, 50, 1000])
+@pytest.mark.parametrize(
+    "chunk", [50, *(pytest.param(c, marks=pytest.mark.slow) for c in (1, 1000))]
+)
 def test_chunks_change_rounding_only(chunk, network):
     def explain(name, chunk):
         method = sampled(60, chunk=chunk)[name](network, REFS)
@@ -404,15 +416,17 @@ def test_chunks_bound_memory():
 def test_transformations(network):
     xs, keys = jnp.stack([X, X[::-1], X**2]), jax.random.split(KEY, 3)
     explain = jxp.shapley_values(network, REFS, samples=40)
-    eager, again = explain(xs[2], key=KEY), explain(xs[2], key=KEY)
-    assert (eager == again).all()
     one = jax.jit(lambda x, key: explain(x, key=key))
-    np.testing.assert_allclose(one(xs[2], KEY), eager, atol=1e-5)
-    assert abs(one(xs[2], keys[1]) - eager).max() > 1e-4
-    batched = jax.jit(jax.vmap(lambda x: explain(x, key=KEY)))(xs)
-    np.testing.assert_allclose(batched[2], eager, atol=1e-5)
+    assert (one(X, KEY) == one(X, KEY)).all()
+    assert abs(one(X, KEY) - one(X, keys[1])).max() > 1e-4
     by_key = jax.jit(jax.vmap(lambda x, key: explain(x, key=key)))(xs, keys)
     np.testing.assert_allclose(by_key[2], one(xs[2], keys[2]), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_eager_is_compiled(network):
+    for explain in (jxp.shapley_values(network, REFS), jxp.shapley_interactions(network, REFS)):
+        np.testing.assert_allclose(explain(X), run(explain, X), atol=1e-5)
 
 
 def test_derivatives():

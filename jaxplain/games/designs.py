@@ -16,6 +16,7 @@ import numpy as np
 from jaxplain.games.kernel import Kernel
 
 _SEED = 0
+_TRIES = 100  # draws of a design of few pairs
 _CANDIDATES = 1500  # about so many for a spread design
 _SPREAD = 1024  # pairs beyond which a spread design takes too long
 _LINEAR = 3.0  # variance of the linear part's prior, while a design is spread
@@ -38,12 +39,17 @@ def paired(players: int, pairs: int, sizes: str) -> np.ndarray:
     Sizes are drawn by `"leverage"`, uniformly, or by `"kernel"`, ∝ 1/s(n-s), every pair of a size
     being as likely as another, and none twice.
     """
-    rng = np.random.default_rng(_SEED)
-    drawn = [
-        _distinct(players, size, count, rng)
-        for size, count in zip(*_allocate(players, pairs, sizes), strict=True)
-    ]
-    return np.concatenate([np.ones((1, players), bool), *drawn])
+    for seed in range(_TRIES):
+        rng = np.random.default_rng(seed)
+        drawn = [
+            _distinct(players, size, count, rng)
+            for size, count in zip(*_allocate(players, pairs, sizes), strict=True)
+        ]
+        masks = np.concatenate([np.ones((1, players), bool), *drawn])
+        few = pairs < 2 * players  # pairs that may, by chance, not tell all players apart
+        if not few or np.linalg.matrix_rank(np.where(masks, 1.0, -1.0)) == min(masks.shape):
+            break
+    return masks
 
 
 @functools.lru_cache(maxsize=32)
