@@ -8,7 +8,7 @@ from zoo import ZOO, references
 
 import jaxplain as jxp
 
-QUICK = ("linen_mlp_batch_norm", "cnn_max_pool_overlapping_same", "rnn_lstm")
+QUICK = ("cnn_max_pool_overlapping_same", "rnn_lstm")
 RULES = ("reveal_cancel", "central_limit")
 
 
