@@ -8,11 +8,19 @@ from zoo import ZOO, references
 
 import jaxplain as jxp
 
-QUICK = ("linen_mlp_batch_norm", "cnn_max_pool_overlapping_same", "rnn_lstm")
+QUICK = ("cnn_max_pool_overlapping_same", "rnn_lstm")
 RULES = ("reveal_cancel", "central_limit")
 
 
-MODELS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ZOO]
+UNDEFINED = pytest.mark.xfail(strict=True, reason="rel_entr in parts is not a number yet")
+
+
+def marks(name):
+    slow = [] if name in QUICK else [pytest.mark.slow]
+    return [*slow, UNDEFINED] if name == "maths_jensen_shannon" else slow
+
+
+MODELS = [pytest.param(name, marks=marks(name)) for name in ZOO]
 
 
 @pytest.mark.parametrize("rules", RULES)
