@@ -1,4 +1,4 @@
-"""Softmax, logsumexp and relu, found in the traced program whatever spells them.
+"""Softmax, logsumexp, relu and taps, found in the traced program whatever spells them.
 
 Each is one operation to a rule, though several equations spell it: softmax's shift by the maximum
 cancels, so neither half of a lifted value need follow it, and no exponential overflows.
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain.surrogate.program import Atom, Constant, Equation, Program, Variable
+from jaxplain.surrogate.program import TAP, Atom, Constant, Equation, Program, Variable
 
 Producers = dict[Variable, Equation]
 Match = tuple[tuple[Atom, ...], dict[str, Any]]
@@ -290,6 +290,17 @@ def _match_relu(equation: Equation, producers: Producers) -> Match | None:
     return None
 
 
+def _match_tap(equation: Equation, producers: Producers) -> Match | None:
+    """value + probe, where the probe is named as one."""
+    if equation.primitive.name != "add":
+        return None
+    value, probe = equation.inputs
+    named = _producer(probe, producers, "name")
+    if named is None or named.params["name"] != TAP:
+        return None
+    return (value, named.inputs[0]), {}
+
+
 def _is_zero(atom: Atom, producers: Producers) -> bool:
     return _is(atom, 0, producers)
 
@@ -336,3 +347,4 @@ log_softmax = Pattern(
 )
 logsumexp = Pattern("logsumexp", _logsumexp, _match_logsumexp)
 relu = Pattern("relu", lambda x: jnp.maximum(x, 0), _match_relu)
+tap = Pattern("tap", jnp.add, _match_tap)
