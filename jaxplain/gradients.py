@@ -193,10 +193,10 @@ def _by_table(
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)
 
-            def probed(probes: Any) -> Any:
-                return evaluate(lambda *a: tapped.function(*a)[0], table, None, (x, probes), (0, 1))
+            def probed(*inputs: Any) -> Any:
+                return evaluate(lambda *a: tapped.function(*a)[0], table, None, inputs, (0, 1))[0]
 
-            return tapped.result(jax.grad(lambda probes: probed(probes)[0])(tapped.probes))
+            return tapped.result(jax.grad(probed, (0, 1))(x, tapped.probes)[1])
 
         def surrogate(x: Any) -> Any:
             y, _ = evaluate(f, table, None, staging.place(args, argnums, x), argnums)

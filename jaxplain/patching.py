@@ -162,22 +162,25 @@ def _collected(gradients: Any, multipliers: str, x: Any, other: Any, steps: int)
 def _multipliers(tapped: taps.Tapped, x: Any, other: Any) -> Any:
     """DeepLIFT's at the tapped values."""
 
-    def surrogate(probes: Any) -> Any:
+    def surrogate(x: Any, probes: Any) -> Any:
         table = with_taps(rules.rescale(), multiply=False)
         f = lambda x, probes: tapped.function(x, probes)[0]
         return evaluate(f, table, (other, tapped.probes), (x, probes), (0, 1))[0]
 
-    return jax.grad(surrogate)(tapped.probes)
+    # In x too, lest a rule that is left unused stand in for the gradient of a later loss.
+    return jax.grad(surrogate, (0, 1))(x, tapped.probes)[1]
 
 
 def _secants(tapped: taps.Tapped, edges: Any, x: Any, other: Any) -> Any:
     """DeepLIFT's along the edges: of the program cut at the values, which are inputs of its own."""
     values, others = tapped.values(x), tapped.values(other)
 
-    def surrogate(h: Any) -> Any:
+    def surrogate(x: Any, h: Any) -> Any:
         return evaluate(tapped.replaced, rules.rescale(), (other, others), (x, h), (0, 1))[0]
 
-    return _apart(edges, jax.vjp(surrogate, values), _multipliers(tapped, x, other))
+    outputs, pull = jax.vjp(surrogate, x, values)
+    multipliers = _multipliers(tapped, x, other)
+    return _apart(edges, (outputs, lambda cotangents: pull(cotangents)[1:]), multipliers)
 
 
 def _edges(tapped: taps.Tapped, x: Any) -> list[tuple[str, str]]:

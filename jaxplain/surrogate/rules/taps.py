@@ -48,8 +48,9 @@ def _tap(received: Any) -> Rule:
         parts = surrogate((parts, probes), value.reference)
         known = {"reduced": value.reduced, "scale": value.scale}
         if split:
-            return [Split(value.value, value.reference, *parts, value.fed, **known)]
-        return [Pair(*parts, value.reference, **known)]
+            positive, negative = parts
+            return [Split(value.value, value.reference, positive, negative, value.fed, **known)]
+        return [Pair(parts[0], value.reference, **known)]
 
     return rule
 
