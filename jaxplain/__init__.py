@@ -1,5 +1,8 @@
 """jaxplain: attributions of any JAX program, as composable function transforms."""
 
+import importlib
+from typing import Any
+
 from jaxplain import cam as cam
 from jaxplain import references as references
 from jaxplain.cam import grad_cam as grad_cam
@@ -55,3 +58,10 @@ from jaxplain.targets import log_likelihood as log_likelihood
 from jaxplain.targets import log_odds as log_odds
 from jaxplain.targets import logit as logit
 from jaxplain.targets import probability as probability
+
+
+def __getattr__(name: str) -> Any:
+    """Modules that need more than jax, imported when they are first used."""
+    if name == "flax":
+        return importlib.import_module(f"jaxplain.{name}")
+    raise AttributeError(f"module 'jaxplain' has no attribute {name!r}")
