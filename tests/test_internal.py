@@ -26,12 +26,21 @@ def network(x, activation=jnp.tanh):
     return W3 @ jxp.tag(activation(W2 @ h + 0.1), "third")
 
 
+def small(x):
+    return W3 @ jxp.tag(jnp.tanh(W2 @ jxp.tag(jnp.tanh(W1 @ x), "first")), "second")
+
+
 relu_network = functools.partial(network, activation=jax.nn.relu)
 
 
 def upper(f, name, x):
     """f as a function of one of its values."""
     return lambda h: jxp.intervene(f, {name: h})(x)
+
+
+@jax.jit
+def captured(x):
+    return values(network, x)
 
 
 def values(f, x):
@@ -42,8 +51,11 @@ def change(f):
     return f(X) - f(REF)
 
 
-@pytest.mark.parametrize("f", [network, relu_network], ids=["tanh", "relu"])
-@pytest.mark.parametrize("rules", ["rescale", "reveal_cancel", "genomics"])
+@pytest.mark.parametrize(
+    ("rules", "f"),
+    [("rescale", network), ("reveal_cancel", network), ("genomics", relu_network)],
+    ids=["rescale", "reveal_cancel", "genomics"],
+)
 def test_deeplift_is_complete_on_every_cut_in_one_pass(rules, f, record_property):
     explain = jax.jit(jxp.deeplift(f, REF, rules=rules, at=list(LAYERS), return_gap=True))
     contributions, gaps = explain(X)
@@ -55,19 +67,19 @@ def test_deeplift_is_complete_on_every_cut_in_one_pass(rules, f, record_property
         np.testing.assert_allclose(gaps[name], change(f) - contributions[name].sum(), atol=1e-6)
 
 
-@pytest.mark.parametrize("rules", ["rescale", "genomics"])
-def test_deeplift_at_a_cut_is_deeplift_of_what_follows(rules):
-    h, h0 = values(relu_network, X), values(relu_network, REF)
-    inside = jax.jit(jxp.deeplift(relu_network, REF, at="*"))(X)
-    for name in LAYERS:
-        above = jxp.deeplift(upper(relu_network, name, X), h0[name])(h[name])
+def test_deeplift_at_a_cut_is_deeplift_of_what_follows():
+    h, h0 = captured(X), captured(REF)
+    inside = jax.jit(jxp.deeplift(network, REF, at="*"))(X)
+    for name in ("first", "second"):
+        above = jax.jit(jxp.deeplift(upper(network, name, X), h0[name]))(h[name])
         np.testing.assert_allclose(inside[name], above, atol=1e-5)
 
 
 def test_multipliers_times_the_change_are_contributions():
-    h, h0 = values(network, X), values(network, REF)
-    multipliers, gaps = jxp.deeplift(network, REF, at="*", multiply=False, return_gap=True)(X)
-    contributions = jxp.deeplift(network, REF, at="*")(X)
+    h, h0 = captured(X), captured(REF)
+    explain = jxp.deeplift(network, REF, at="*", multiply=False, return_gap=True)
+    multipliers, gaps = jax.jit(explain)(X)
+    contributions = jax.jit(jxp.deeplift(network, REF, at="*"))(X)
     for name in h:
         np.testing.assert_allclose(
             multipliers[name] * (h[name] - h0[name]), contributions[name], atol=1e-6
@@ -88,21 +100,23 @@ def test_reveal_cancel_keeps_a_values_parts_apart():
 
 def test_one_name_gives_its_array_and_a_pattern_a_dict():
     for method in (jxp.gradient, jxp.saliency, jxp.guided_backprop, jxp.deconvnet):
-        assert method(network, at="first")(X).shape == (6,)
-        assert method(network, at="fir*")(X).keys() == {"first"}
-    assert jxp.conductance(network, REF, at=["first"], steps=2)(X).keys() == {"first"}
+        assert jax.eval_shape(method(small, at="first"), X).shape == (6,)
+        assert jax.eval_shape(method(small, at="fir*"), X).keys() == {"first"}
+    explain = jxp.conductance(small, REF, at=["first"], steps=2)
+    assert jax.eval_shape(explain, X).keys() == {"first"}
 
 
 def test_gradients_inside_are_those_of_what_follows():
-    h = values(network, X)
-    above = {name: jax.grad(upper(network, name, X))(h[name]) for name in LAYERS}
+    h = captured(X)
+    above = jax.jit(lambda h: {n: jax.grad(upper(network, n, X))(h[n]) for n in LAYERS})(h)
     inside = jax.jit(jxp.gradient(network, at="*"))(X)
-    activation = jxp.input_x_gradient(network, at="*")(X)
+    activation = jax.jit(jxp.input_x_gradient(network, at="*"))(X)
     for name in LAYERS:
         np.testing.assert_allclose(inside[name], above[name], atol=1e-6)
         np.testing.assert_allclose(activation[name], above[name] * h[name], atol=1e-6)
-    np.testing.assert_allclose(jxp.saliency(network, at="first")(X), abs(above["first"]), atol=1e-6)
-    shifted = jxp.input_x_gradient(network, 0.5, at="third")(X)
+    slopes = jax.jit(jxp.saliency(network, at="first"))(X)
+    np.testing.assert_allclose(slopes, abs(above["first"]), atol=1e-6)
+    shifted = jax.jit(jxp.input_x_gradient(network, 0.5, at="third"))(X)
     np.testing.assert_allclose(shifted, above["third"] * (h["third"] - 0.5), atol=1e-6)
 
 
@@ -114,27 +128,29 @@ def test_guided_backprop_inside():
 
 
 def test_integrated_gradients_go_straight_in_the_values_own_space():
-    h, h0 = values(network, X), values(network, REF)
-    inside, gaps = jxp.integrated_gradients(network, REF, at="*", steps=8, return_gap=True)(X)
-    for name in LAYERS:
-        above = jxp.integrated_gradients(upper(network, name, X), h0[name], steps=8)(h[name])
-        np.testing.assert_allclose(inside[name], above, atol=1e-6)
-        assert abs(gaps[name]) < 1e-3
+    h, h0 = values(small, X), values(small, REF)
+    explain = jxp.integrated_gradients(small, REF, at="*", steps=8, return_gap=True)
+    inside, gaps = jax.jit(explain)(X)
+    for name in ("first", "second"):
+        above = jxp.integrated_gradients(upper(small, name, X), h0[name], steps=8)
+        np.testing.assert_allclose(inside[name], jax.jit(above)(h[name]), atol=1e-6)
+        assert abs(gaps[name]) < 1e-4
     branches = lambda x: jxp.tag(2 * x, "a") @ jxp.tag(x**2, "b")  # one cut: they move together
-    both = jxp.integrated_gradients(branches, 0.0, at=["a", "b"], steps=4)(X)
+    both = jax.jit(jxp.integrated_gradients(branches, 0.0, at=["a", "b"], steps=4))(X)
     np.testing.assert_allclose(both["a"] + both["b"], 2 * X**3, rtol=1e-5)
     np.testing.assert_allclose(both["a"], both["b"], rtol=1e-5)
 
 
 def naive_conductance(f, name, steps):
     """Each neuron by itself, as it is defined: Σ_i Δx_i ∫ ∂f/∂h_j ∂h_j/∂x_i dα."""
-    total = 0
-    for alpha in (np.arange(steps) + 0.5) / steps:
+
+    def at_alpha(alpha):
         point = REF + alpha * (X - REF)
         jacobian = jax.jacobian(lambda x: values(f, x)[name])(point)
         outer = jax.grad(upper(f, name, point))(values(f, point)[name])
-        total += outer[:, None] * jacobian * (X - REF) / steps
-    return total
+        return outer[:, None] * jacobian * (X - REF)
+
+    return jax.jit(jax.vmap(at_alpha))((jnp.arange(steps) + 0.5) / steps).mean(0)
 
 
 def test_conductance_is_its_definition():
@@ -149,34 +165,35 @@ def test_conductance_is_its_definition():
 
 def test_neuron_integrated_gradients_and_conductance_agree():
     errors, gaps = [], []
-    for steps in (4, 16, 256):
-        options = dict(at=["first", "second", "third"], steps=steps, return_gap=True)
+    for steps in (4, 256):
+        options = dict(at=list(LAYERS), steps=steps, return_gap=True)
         a, gap_a = jax.jit(jxp.neuron_integrated_gradients(network, REF, **options))(X)
         b, gap_b = jax.jit(jxp.conductance(network, REF, **options))(X)
         errors.append(max(float(abs(a[name] - b[name]).max()) for name in LAYERS))
         gaps.append(max(abs(float(gap[name])) for gap in (gap_a, gap_b) for name in LAYERS))
-    assert errors[0] > errors[1] > errors[2] < 1e-4
-    assert gaps[0] > gaps[1] > gaps[2] < 1e-4
+    assert errors[0] > errors[1] < 1e-4
+    assert gaps[0] > gaps[1] < 1e-4
 
 
 @pytest.mark.parametrize("quadrature", ["gauss-legendre", "midpoint", "left", "right", "trapezoid"])
 def test_what_is_linear_above_the_layer_is_complete_at_any_step_count(quadrature):
     f = lambda x: W3 @ jxp.tag(jax.nn.relu(W1 @ x), "hidden")
     explain = jxp.neuron_integrated_gradients(f, REF, at="hidden", steps=3, quadrature=quadrature)
-    np.testing.assert_allclose(explain(X).sum(), change(f), atol=1e-5)
+    np.testing.assert_allclose(jax.jit(explain)(X).sum(), change(f), atol=1e-5)
 
 
 def test_chunks_change_nothing():
     for method in (jxp.neuron_integrated_gradients, jxp.conductance, jxp.internal_influence):
-        whole = jax.jit(method(network, REF, at="second", steps=7))(X)
-        chunked = jax.jit(method(network, REF, at="second", steps=7, chunk=3))(X)
+        whole = jax.jit(method(small, REF, at="first", steps=7))(X)
+        chunked = jax.jit(method(small, REF, at="first", steps=7, chunk=3))(X)
         np.testing.assert_allclose(chunked, whole, atol=1e-6)
 
 
 def test_internal_influence_is_the_mean_gradient():
     alphas = (np.arange(5) + 0.5) / 5
-    each = [jxp.gradient(network, at="first")(REF + a * (X - REF)) for a in alphas]
-    influence = jxp.internal_influence(network, REF, at="first", steps=5, quadrature="midpoint")
+    explain = jax.jit(jxp.gradient(small, at="first"))
+    each = [explain(REF + a * (X - REF)) for a in alphas]
+    influence = jxp.internal_influence(small, REF, at="first", steps=5, quadrature="midpoint")
     np.testing.assert_allclose(influence(X), np.mean(each, 0), atol=1e-6)
 
 
@@ -198,8 +215,8 @@ def test_steps_of_a_scan_are_explained_one_by_one():
 
 def test_batches_and_averages_over_references():
     xs, refs = jax.random.normal(KEYS[6], (3, 4)), jax.random.normal(KEYS[7], (2, 4))
-    single = jax.jit(lambda x, r: jxp.deeplift(network, r, at=["first", "third"])(x))
-    average = jax.jit(jax.vmap(jxp.deeplift_shap(network, refs, at=["first", "third"])))(xs)
+    single = jax.jit(lambda x, r: jxp.deeplift(small, r, at=["first", "second"])(x))
+    average = jax.jit(jax.vmap(jxp.deeplift_shap(small, refs, at=["first", "second"])))(xs)
     for i, x in enumerate(xs):
         for name in average:
             expected = np.mean([single(x, r)[name] for r in refs], 0)
@@ -222,7 +239,7 @@ def flops(explain, xs):
 
 
 def test_all_layers_cost_one_pass_and_nothing_below_is_differentiated():
-    weights = jax.random.normal(KEYS[0], (8, 64, 64)) / 8
+    weights = jax.random.normal(KEYS[0], (5, 64, 64)) / 8
 
     def deep(x):
         for i, w in enumerate(weights):
@@ -232,11 +249,11 @@ def test_all_layers_cost_one_pass_and_nothing_below_is_differentiated():
     xs = jax.random.normal(KEYS[0], (64, 64))
     gradient = flops(jxp.gradient(deep), xs)
     assert flops(jxp.deeplift(deep, jnp.zeros(64), at="layer_*"), xs) < 1.5 * gradient
-    assert flops(jxp.gradient(deep, at="layer_7"), xs) < 0.7 * gradient
+    assert flops(jxp.gradient(deep, at="layer_4"), xs) < 0.7 * gradient
     along = dict(ref=jnp.zeros(64), steps=4)
     path = flops(jxp.integrated_gradients(deep, **along), xs)
-    assert flops(jxp.conductance(deep, at="layer_3", **along), xs) < 1.3 * path
-    assert flops(jxp.neuron_integrated_gradients(deep, at="layer_3", **along), xs) < 1.3 * path
+    assert flops(jxp.conductance(deep, at="layer_2", **along), xs) < 1.3 * path
+    assert flops(jxp.neuron_integrated_gradients(deep, at="layer_2", **along), xs) < 1.3 * path
 
 
 def test_errors():
