@@ -208,41 +208,30 @@ def compare(name: str, layer: str, subject: Subject, rounds: int) -> list[Json]:
         return jax.vmap(one)(*args, scores)
 
     noise = jax.random.uniform(jax.random.key(0), hidden.shape)
-    cells = []
-    for method in [*METHODS, "random order"]:
-        scores = noise if method not in programs else programs[method]()
-        time = None
-        if method in samples:
-            ratios = [
-                a / b
-                for a, b in zip(samples[method]["wall"], samples[BASE]["wall"], strict=True)
-                if a is not None and b is not None
-            ]
-            time = float(np.median(ratios))
+    cells: list[Json] = []
+    base: dict[str, np.ndarray] = {}
+    for method in [*METHODS, "random order"]:  # the base is the first
+        scores = programs[method]() if method in programs else noise
+        time = relative_time(samples[method], samples[BASE]) if method in samples else None
         for kind, stand_in in stand_ins.items():
             area = np.asarray(fall(scores, stand_in).mean(-1), np.float64)
+            beyond = area - base.setdefault(kind, area)
             cells.append({
                 "network": name, "layer": layer, "method": method, "ablation": kind,
-                "area": float(area.mean()), "error": float(area.std() / math.sqrt(len(area))),
-                "areas": [round(float(a), 4) for a in area], "time": time,
+                "area": mean_and_error(area), "beyond": mean_and_error(beyond), "time": time,
             })  # fmt: skip
     return cells
 
 
-def difference(results: Json, method: str, base: str = BASE) -> list[tuple[float, float]]:
-    """Area less the base's, in its standard errors over the same examples, for each setting."""
-    found = []
-    for cell in results["cells"]:
-        if cell["method"] == method:
-            other = next(
-                c for c in results["cells"]
-                if c["method"] == base
-                and all(c[k] == cell[k] for k in ("network", "layer", "ablation"))
-            )  # fmt: skip
-            paired = np.subtract(cell["areas"], other["areas"])
-            error = paired.std() / math.sqrt(len(paired))
-            found.append((float(paired.mean()), float(error)))
-    return found
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """The mean over examples and its standard error."""
+    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
+
+
+def relative_time(own: Any, other: Any) -> float:
+    """The median over rounds of the ratio within a round."""
+    pairs = zip(own["wall"], other["wall"], strict=True)
+    return float(np.median([a / b for a, b in pairs if a is not None and b is not None]))
 
 
 def table(results: Json) -> str:
@@ -254,7 +243,7 @@ def table(results: Json) -> str:
         cells = [c for c in results["cells"] if c["method"] == method]
         by_setting = {(c["network"], c["layer"], c["ablation"]): c for c in cells}
         times = [c["time"] for c in cells if c["time"] is not None]
-        areas = [f"{by_setting[s]['area']:.2f} ± {by_setting[s]['error']:.2f}" for s in settings]
+        areas = ["{:.2f} ± {:.2f}".format(*by_setting[s]["area"]) for s in settings]
         rows.append([method, *areas, f"{np.median(times):.2f}" if times else ""])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -263,7 +252,7 @@ def claims(results: Json) -> str:
     """What holds of the paper's claims, in these numbers."""
     lines = []
     for method in [m for m in METHODS if m != BASE]:
-        gaps = difference(results, method)
+        gaps = [c["beyond"] for c in results["cells"] if c["method"] == method]
         better = sum(mean > 2 * error for mean, error in gaps)
         worse = sum(mean < -2 * error for mean, error in gaps)
         times = [c["time"] for c in results["cells"] if c["method"] == method]
@@ -284,14 +273,14 @@ def figure(results: Json, path: Path) -> None:
         ceiling: dict[Any, float] = {}
         for c in cells:
             key = (c["layer"], c["ablation"])
-            ceiling[key] = max(ceiling.get(key, -math.inf), c["area"])
+            ceiling[key] = max(ceiling.get(key, -math.inf), c["area"][0])
         for i, method in enumerate(METHODS):
             own = [c for c in cells if c["method"] == method]
-            height = np.mean([c["area"] / ceiling[c["layer"], c["ablation"]] for c in own])
+            height = np.mean([c["area"][0] / ceiling[c["layer"], c["ablation"]] for c in own])
             time = np.median([c["time"] for c in own])
             ax.scatter(time, height, s=60, color=f"C{i}", marker="os"[i >= 2], label=method)
         chance = [
-            c["area"] / ceiling[c["layer"], c["ablation"]]
+            c["area"][0] / ceiling[c["layer"], c["ablation"]]
             for c in cells
             if c["method"] == "random order"
         ]

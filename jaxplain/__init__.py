@@ -1,7 +1,6 @@
 """jaxplain: attributions of any JAX program, as composable function transforms."""
 
-import importlib
-from typing import Any
+import importlib as _importlib
 
 from jaxplain import cam as cam
 from jaxplain import references as references
@@ -60,8 +59,8 @@ from jaxplain.targets import logit as logit
 from jaxplain.targets import probability as probability
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Modules that need more than jax, imported when they are first used."""
     if name == "flax":
-        return importlib.import_module(f"jaxplain.{name}")
+        return _importlib.import_module(f"jaxplain.{name}")
     raise AttributeError(f"module 'jaxplain' has no attribute {name!r}")

@@ -32,7 +32,7 @@ def results():
     cells = [
         {
             "network": network, "layer": layer, "ablation": ablation, "method": method,
-            "area": 1.0 + i, "error": 0.1, "areas": [i + 0.9, i + 1.0, i + 1.1], "time": 1.0 + i,
+            "area": (1.0 + i, 0.1), "beyond": (i, 0.1), "time": 1.0 + i,
         }
         for network, layer, ablation in settings
         for i, method in enumerate([*neurons.METHODS, "random order"])
