@@ -117,6 +117,8 @@ def write_report(path: Path) -> None:
     """Page and figure, by the benchmark that the JSON file is of."""
     kind = json.loads(path.read_text())["benchmark"]
     {"speed": report, "faithfulness": faithfulness_report, "neurons": neurons}[kind].write(path)
+
+
 def slug(environment: dict[str, Any]) -> str:
     """A folder name for the device, with the cores it had where it is a CPU."""
     cores = f" {environment['cores']} cores" if environment["platform"] == "cpu" else ""

@@ -7,6 +7,7 @@ or task), and the target's logit falls.  The larger the area under that fall, th
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -170,7 +171,7 @@ def falls(f: Callable[[Array], Array], at: str, x: Array, scores: Array, stand_i
     return f(x) - jax.lax.map(ablated, counts)
 
 
-def run(*, examples: int = 200, rounds: int = 9, seed: int = 0, progress: bool = True) -> Json:
+def run(examples: int = 200, rounds: int = 9, seed: int = 0, *, progress: bool = True) -> Json:
     """Every method on every layer of every network, ablated to zero and to the mean."""
     cells = []
     bar = tqdm(total=len(SUBJECTS) * len(LAYERS), disable=not progress)
@@ -184,7 +185,12 @@ def run(*, examples: int = 200, rounds: int = 9, seed: int = 0, progress: bool =
     bar.close()
     settings = {"examples": examples, "rounds": rounds, "seed": seed, "accuracy": accuracies}
     environment = measure.environment(jax.devices()[0])
-    return {"settings": settings, "environment": environment, "cells": cells}
+    return {
+        "benchmark": "neurons",
+        "environment": environment,
+        "settings": settings,
+        "cells": cells,
+    }
 
 
 def compare(name: str, layer: str, subject: Subject, rounds: int) -> list[Json]:
@@ -295,7 +301,7 @@ def figure(results: Json, path: Path) -> None:
     drawing.savefig(path)
 
 
-def page(results: Json) -> str:
+def page(results: Json, drawing: str = "neurons.png") -> str:
     """The benchmark's page in Markdown."""
     settings = results["settings"]
     accuracy = ", ".join(f"{n} {a:.1%}" for n, a in settings["accuracy"].items())
@@ -306,7 +312,14 @@ def page(results: Json) -> str:
         f"error over {settings['examples']} examples; higher is a better ranking. Held-out "
         f"accuracy: {accuracy}.",
         table(results),
-        "![area against time](neurons.png)",
+        f"![area against time]({drawing})",
         claims(results),
         "Protocol: arXiv 1807.09946. `python -m benchmarks neurons`.",
     ]) + "\n"  # fmt: skip
+
+
+def write(path: Path) -> None:
+    """Page and figure beside the JSON file, from it alone."""
+    results = json.loads(path.read_text())
+    path.with_suffix(".md").write_text(page(results, path.with_suffix(".png").name))
+    figure(results, path.with_suffix(".png"))
