@@ -314,6 +314,23 @@ def tapped(f: Callable[..., Any], at: At, args: Sequence[Any], argnums: Any = 0)
     )
 
 
+def one_by_one(
+    method: Callable[..., Any], f: Callable[..., Any], at: At, ref: Any, argnums: Any = 0
+) -> Callable[..., Any]:
+    """`method(upper, ref)(h)` for each value by itself; `ref` is the value's, or {name: its}."""
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        tap = tapped(f, at, args, argnums)
+        results = {}
+        for name, value in tap.values(x).items():
+            own = ref[name] if isinstance(ref, Mapping) else ref
+            results[name] = method(lambda h: tap.replaced(x, {name: h})[0], own)(value)
+        return tap.result(results)
+
+    return explain
+
+
 def straight(
     method: Callable[..., Any], f: Callable[..., Any], at: At, ref: Any, argnums: Any = 0
 ) -> Callable[..., Any]:

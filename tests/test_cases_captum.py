@@ -13,9 +13,6 @@ import jaxplain as jxp
 CASES = load("captum")
 
 PENDING = {  # by method or case: why it cannot run yet
-    "LayerGradientShap": "needs expected_gradients(at=)",
-    "LayerFeatureAblation": "needs ablation(at=)",
-    "NeuronFeatureAblation": "needs neuron and ablation",
     "LRP": "needs lrp",
     "infidelity": "needs infidelity",
     "sensitivity_max": "needs max_sensitivity",
@@ -122,6 +119,19 @@ def layer_integrated_gradients(case, f, ref):
     return jxp.integrated_gradients(f, ref, at=at(case), steps=options["n_steps"], quadrature=rule)
 
 
+def layer_expected_gradients(case, f, refs):
+    explain = jxp.expected_gradients(
+        f, refs, samples=60, at=at(case), multiply=case["options"].get("multiply_by_inputs", True)
+    )
+    return lambda *args: explain(*args, key=jax.random.key(0))
+
+
+def layer_reference(case):
+    """The baseline is the layer's own."""
+    baseline = array(case["baseline"])
+    return baseline[0] if baseline.ndim else baseline
+
+
 def grad_cam(case, f, ref):
     """Captum keeps an axis for the channel."""
     explain = jxp.grad_cam(f, at=at(case), channel_axis=0)
@@ -155,6 +165,11 @@ METHODS = {
     "GuidedBackprop": lambda case, f, ref: jxp.guided_backprop(f),
     "Deconvolution": lambda case, f, ref: jxp.deconvnet(f),
     "GradientShap": expected_gradients,
+    "LayerGradientShap": layer_expected_gradients,
+    "LayerFeatureAblation": lambda case, f, ref: jxp.ablation(
+        f, layer_reference(case), at=at(case)
+    ),
+    "NeuronFeatureAblation": by_groups(jxp.ablation),
     "FeatureAblation": by_groups(jxp.ablation),
     "Occlusion": occlusion,
     "ShapleyValues": by_groups(jxp.shapley_values),
@@ -182,13 +197,13 @@ def attributed(case):
 def references(case, x):
     """One reference an example (broadcast), or for DeepLiftShap the whole set for every example."""
     baseline = case["baseline"]
-    if baseline is None:
+    if baseline is None or case["options"].get("baseline_is") == "layer baseline":
         return None, None
     if isinstance(baseline, int | float):
         baseline = [baseline] * len(x)
     elif len(x) == 1:
         baseline = [baseline]
-    if "DeepLiftShap" in case["method"] or case["method"] == "GradientShap":
+    if "DeepLiftShap" in case["method"] or "GradientShap" in case["method"]:
         return tuple(array(b) for b in baseline), None
     ref = tuple(jnp.broadcast_to(array(b), v.shape) for b, v in zip(baseline, x, strict=True))
     return ref, 0

@@ -29,6 +29,7 @@ class Pattern:
     implementation: Callable[..., Any]
     match: Callable[[Equation, Producers], Match | None]
     multiple_results: bool = False
+    active: int = 1  # how many of its operands may depend on x
 
     def bind(self, *values: Any, **params: Any) -> Any:
         return self.implementation(*values, **params)
@@ -37,7 +38,8 @@ class Pattern:
 def replace(prog: Program, wanted: Sequence[Pattern], active: Container[Atom] = ()) -> Program:
     """The program with the wanted patterns put in place of the equations that spell them.
 
-    A pattern has one operand that depends on x (is `active`); others are constants to its rule.
+    A pattern has one operand that depends on x (is `active`), or as many as it says; others are
+    constants to its rule.
     """
     if not wanted:
         return prog
@@ -46,7 +48,7 @@ def replace(prog: Program, wanted: Sequence[Pattern], active: Container[Atom] = 
     def rewrite(equation: Equation) -> Equation:
         for pattern in wanted:
             found = pattern.match(equation, producers)
-            if found is not None and not any(other in active for other in found[0][1:]):
+            if found is not None and not any(o in active for o in found[0][pattern.active :]):
                 inputs, params = found
                 return dataclasses.replace(
                     equation, primitive=pattern, inputs=inputs, params=params
@@ -347,4 +349,4 @@ log_softmax = Pattern(
 )
 logsumexp = Pattern("logsumexp", _logsumexp, _match_logsumexp)
 relu = Pattern("relu", lambda x: jnp.maximum(x, 0), _match_relu)
-tap = Pattern("tap", jnp.add, _match_tap)
+tap = Pattern("tap", jnp.add, _match_tap, active=2)

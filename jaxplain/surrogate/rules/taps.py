@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate import patterns
 from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.lifted import settled
 from jaxplain.surrogate.pair import Pair, Paired
+from jaxplain.surrogate.parted import Parted
 from jaxplain.surrogate.program import Equation
-from jaxplain.surrogate.split import Split
 from jaxplain.surrogate.table import Rule, RuleTable
 
 
@@ -28,47 +27,42 @@ def tapped(table: RuleTable, *, multiply: bool) -> RuleTable:
 
 
 def _tap(received: Any) -> Rule:
-    """A rule where the probe receives `received(arriving multipliers, Δ of each part)`."""
+    """A rule where the probe receives `received(value, arriving multipliers, Δ, its parts)`."""
 
     def rule(equation: Equation, value: Any, probe: Any) -> list[Any]:
         value, probe = settled(value), settled(probe)
         if not isinstance(value, Paired):  # it does not change, hence contributes nothing
-            value = _constant(value, probe)
-        split = isinstance(value, Split)
-        parts = (value.positive, value.negative) if split else (value.value,)
-        probes = (probe.positive, probe.negative) if split else (probe.value,)
+            value = type(probe).constant(value)
+        kind = type(value)
+        is_parted = isinstance(value, Parted)
 
-        def backward(deltas: Any, cotangents: Any) -> Any:
-            return cotangents, received(cotangents, deltas)
+        def deltas(active: Any, passive: Any) -> Any:
+            delta = passive[0] - passive[1]
+            return delta, (active[0] if is_parted else (delta,))
 
-        def deltas(active: Any, reference: Any) -> Any:
-            return active[0] if split else (active[0][0] - reference,)
+        def backward(saved: Any, cotangents: Any) -> Any:
+            total = received(kind, cotangents, *saved)
+            return cotangents, tuple(total for _ in cotangents)  # a probe in parts is averaged
 
+        parts, probes = (v.both if isinstance(v, Parted) else (v.value,) for v in (value, probe))
         surrogate = attach(lambda active, _: active[0], deltas, backward)
-        parts = surrogate((parts, probes), value.reference)
+        parts = surrogate((parts, probes), (value.value, value.reference))
         known = {"reduced": value.reduced, "scale": value.scale}
-        if split:
-            positive, negative = parts
-            return [Split(value.value, value.reference, positive, negative, value.fed, **known)]
+        if is_parted:
+            return [kind(value.value, value.reference, parts, value.fed, **known)]
         return [Pair(parts[0], value.reference, **known)]
 
     return rule
 
 
-def _constant(value: Any, probe: Any) -> Any:
-    """A value that does not depend on x, lifted as the probe is."""
-    zeros = jnp.zeros_like(value)
-    return Split(value, value, zeros, zeros) if isinstance(probe, Split) else Pair(value, value)
+def _multiplier(kind: Any, multipliers: Any, delta: Any, parts: Any) -> Any:
+    """What an input in the value's place would have."""
+    return kind.weigh(multipliers, delta) if issubclass(kind, Parted) else multipliers[0]
 
 
-def _same(cotangents: Any, deltas: Any) -> Any:
-    return cotangents
+def _contribution(kind: Any, multipliers: Any, delta: Any, parts: Any) -> Any:
+    """Σ m Δ over the parts."""
+    return sum(map(jnp.multiply, multipliers, parts))
 
 
-def _products(cotangents: Any, deltas: Any) -> Any:
-    """Σ m Δ over the parts, to each probe: they are alike, and averaged where x = reference."""
-    total = sum(jax.tree.map(jnp.multiply, cotangents, deltas))
-    return tuple(total for _ in cotangents)
-
-
-_multipliers, _contributions = _tap(_same), _tap(_products)
+_multipliers, _contributions = _tap(_multiplier), _tap(_contribution)
