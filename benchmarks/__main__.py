@@ -1,4 +1,4 @@
-"""`python -m benchmarks speed | faithfulness | report | readme`."""
+"""`python -m benchmarks speed | faithfulness | neurons | report | readme`."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import faithfulness, faithfulness_report, readme, report, speed
+from benchmarks import faithfulness, faithfulness_report, neurons, readme, report, speed
 from benchmarks.methods import METHODS
 from benchmarks.models import MODELS
 
@@ -45,6 +45,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="folder (default: benchmarks/results/<device>)")
     command.add_argument("--quiet", action="store_true", help="no progress bar, no table")
     command.set_defaults(run=run_faithfulness)
+
+    command = commands.add_parser("neurons", help="whose ranking of hidden neurons is best")
+    command.add_argument("--examples", type=positive, default=200, help="explained (default: 200)")
+    command.add_argument("--rounds", type=positive, default=9, help="timed rounds (default: 9)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--quick", action="store_true", help="20 examples, 3 rounds")
+    command.add_argument("--out", type=Path, help="folder (default: benchmarks/results/<device>)")
+    command.add_argument("--quiet", action="store_true", help="no progress bar, no table")
+    command.set_defaults(run=run_neurons)
 
     command = commands.add_parser("report", help="page and figure from a JSON file")
     command.add_argument("json", type=Path, nargs="+")
@@ -86,6 +95,14 @@ def run_faithfulness(args: argparse.Namespace) -> None:
         print(faithfulness_report.table(results), path, sep="\n\n")
 
 
+def run_neurons(args: argparse.Namespace) -> None:
+    examples, rounds = (20, 3) if args.quick else (args.examples, args.rounds)
+    results = neurons.run(examples, rounds, args.seed, progress=not args.quiet)
+    path = save(results, "neurons", args)
+    if not args.quiet:
+        print(neurons.table(results), neurons.claims(results), path, sep="\n\n")
+
+
 def save(results: dict[str, Any], name: str, args: argparse.Namespace) -> Path:
     """Writes the JSON, its page and its figure; the JSON's path."""
     out = args.out or RESULTS / slug(results["environment"])
@@ -99,7 +116,7 @@ def save(results: dict[str, Any], name: str, args: argparse.Namespace) -> Path:
 def write_report(path: Path) -> None:
     """Page and figure, by the benchmark that the JSON file is of."""
     kind = json.loads(path.read_text())["benchmark"]
-    {"speed": report, "faithfulness": faithfulness_report}[kind].write(path)
+    {"speed": report, "faithfulness": faithfulness_report, "neurons": neurons}[kind].write(path)
 
 
 def slug(environment: dict[str, Any]) -> str:

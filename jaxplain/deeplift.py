@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain import taps
 from jaxplain.surrogate import RuleTable, evaluate, rules, staging
 from jaxplain.surrogate.rules import freeze_choices
+from jaxplain.surrogate.rules.taps import tapped as with_taps
 
 _TABLES: dict[str, Callable[[], RuleTable]] = {
     "rescale": rules.rescale,
@@ -25,6 +27,7 @@ def deeplift(
     *,
     rules: str | RuleTable = "rescale",
     multiply: bool = True,
+    at: taps.At | None = None,
     return_gap: bool = False,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
@@ -42,6 +45,9 @@ def deeplift(
       rules: `"rescale"`, `"reveal_cancel"`, `"genomics"` or `"central_limit"` (the nearest to
         Shapley values), or a RuleTable, e.g. `jaxplain.rules.rescale(norm_theta=1.0)`.
       multiply: False returns the multipliers m themselves.
+      at: a name, several or a pattern (`"block_*"`): contributions of these values inside f
+        (`jaxplain.tag`) instead of x's, all of them in one backward pass. Those of values that
+        cut f (everything passes through them) sum to f(x) - f(ref).
       return_gap: also return f(x) - f(ref) - Σ C, which is rounding only, but for what no
         multiplier can carry: what is frozen, and choices by rank or index (a router's top-k),
         which are refused otherwise and are x's own here (`jaxplain.rules.freeze_choices`).
@@ -50,7 +56,8 @@ def deeplift(
     Returns:
       `explain(x, *args)` → contributions, a pytree shaped and typed like x, summing to
       f(x) - f(ref); with `return_gap` the pair (contributions, gap). Where x equals ref the
-      multipliers are the gradient and the contributions zero.
+      multipliers are the gradient and the contributions zero.  With `at` one array like the value
+      for one name, {name: array} (and {name: gap}) for several.
 
     Raises:
       TypeError: f is not scalar-valued, or x is not made of floating arrays.
@@ -73,6 +80,9 @@ def deeplift(
     def explain(*args: Any) -> Any:
         x = staging.as_input(staging.pick(args, argnums))
         reference = staging.as_reference(ref, x)
+        if at is not None:
+            tapped = taps.tapped(f, at, args, argnums)
+            return _inside(tapped, table, x, reference, multiply, return_gap)
 
         def surrogate(x: Any) -> Any:
             y, _ = evaluate(f, table, reference, staging.place(args, argnums, x), argnums)
@@ -90,6 +100,34 @@ def deeplift(
         return result, y - f(*staging.place(args, argnums, reference)) - total
 
     return explain
+
+
+def _inside(
+    tapped: taps.Tapped, table: RuleTable, x: Any, reference: Any, multiply: bool, return_gap: bool
+) -> Any:
+    """Contributions (or multipliers) of the tapped values, received by probes beside them."""
+
+    def received(multiply: bool) -> tuple[Any, Any]:
+        def surrogate(x: Any, probes: Any) -> tuple[Any, Any]:
+            return evaluate(
+                lambda x, probes: tapped.function(x, probes)[0],
+                with_taps(table, multiply=multiply),
+                (reference, tapped.probes),
+                (x, probes),
+                (0, 1),
+            )
+
+        # In x too, although nothing asks for it: a rule that this backward pass left unused would
+        # stand in for the gradient when scores are differentiated again.
+        y, vjp, y0 = jax.vjp(surrogate, x, tapped.probes, has_aux=True)
+        return vjp(jnp.ones_like(y))[1], y - y0
+
+    scores, change = received(multiply)
+    if not return_gap:
+        return tapped.result(scores)
+    contributions = scores if multiply else received(True)[0]
+    gaps = {name: change - jnp.sum(c) for name, c in contributions.items()}
+    return tapped.result(scores), tapped.result(gaps)
 
 
 def _table(rules: str | RuleTable) -> RuleTable:

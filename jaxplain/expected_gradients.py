@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain import taps
 from jaxplain.chunking import leading_size, moments
 from jaxplain.gradients import gradient
 from jaxplain.surrogate import staging
@@ -20,6 +21,7 @@ def expected_gradients(
     samples: int,
     chunk: int | None = None,
     multiply: bool = True,
+    at: taps.At | None = None,
     standard_error: bool = False,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
@@ -35,12 +37,15 @@ def expected_gradients(
         linear f.
       chunk: how many gradients are evaluated at once; None all.
       multiply: False returns the averaged gradient without (x - r).
+      at: a name, several or a pattern (`jaxplain.tag`): E[(h(x) - h(r)) ⊙ ∂f/∂h at r + α(x - r)]
+        of these values h inside f, in one backward pass; complete where f is affine in h.
       standard_error: also return σ/√samples; of stratified draws an overestimate.
       argnums: which argument(s) of f are x.
 
     Returns:
       `explain(x, *args, key=)` → contributions, a tree like x, whose expectation sums to
-      f(x) - E_r f(r); with `standard_error` a pair of trees.
+      f(x) - E_r f(r); with `standard_error` a pair of trees.  With `at` one array like the value
+      for one name, {name: array} for several.
 
     Raises:
       TypeError: f is not scalar-valued, or x is not made of floating arrays.
@@ -62,18 +67,24 @@ def expected_gradients(
     def explain(*args: Any, key: Any) -> Any:
         x = staging.as_input(staging.pick(args, argnums))
         background = staging.as_references(refs, x)
-        at, alphas = _draws(leading_size(background), samples, key)
+        chosen, alphas = _draws(leading_size(background), samples, key)
+        tapped = None if at is None else taps.tapped(f, at, args, argnums)
 
         def contribution(draw: Any) -> Any:
-            at, alpha = draw
-            ref = jax.tree.map(lambda r, v: jnp.broadcast_to(r[at], v.shape), background, x)
+            number, alpha = draw
+            ref = jax.tree.map(lambda r, v: jnp.broadcast_to(r[number], v.shape), background, x)
             point = jax.tree.map(lambda r, v: r + alpha.astype(v.dtype) * (v - r), ref, x)
-            slope = gradient(f, argnums=argnums)(*staging.place(args, argnums, point))
+            if tapped is None:
+                slope = gradient(f, argnums=argnums)(*staging.place(args, argnums, point))
+                ends = x, ref
+            else:
+                slope = tapped.result(tapped.gradient(point))
+                ends = tuple(tapped.result(tapped.values(end)) for end in (x, ref))
             if not multiply:
                 return slope
-            return jax.tree.map(lambda s, v, r: s * (v - r), slope, x, ref)
+            return jax.tree.map(lambda s, v, r: s * (v - r), slope, *ends)
 
-        mean, variance = moments(contribution, (at, alphas), chunk)
+        mean, variance = moments(contribution, (chosen, alphas), chunk)
         if not standard_error:
             return mean
         return mean, jax.tree.map(

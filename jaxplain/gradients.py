@@ -8,20 +8,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain import taps
 from jaxplain.surrogate import RuleTable, evaluate, rules, staging
 
 Explain = Callable[..., Any]
 
 
-def gradient(f: Callable[..., Any], *, argnums: staging.Argnums = 0) -> Explain:
+def gradient(
+    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+) -> Explain:
     r"""The gradient ∂f/∂x.
 
     Args:
       f: `f(x, *args)` → scalar; x a pytree of floating arrays.
+      at: a name, several or a pattern: explain these values inside f (`jaxplain.tag`), not x.
       argnums: which argument(s) of f are x.
 
     Returns:
       `explain(x, *args)` → a pytree like x; no completeness (its sum means nothing by itself).
+      With `at` one array like the value for one name, {name: array} for several.
 
     Raises:
       TypeError: f is not scalar-valued, or x is not made of floating arrays.
@@ -36,6 +41,9 @@ def gradient(f: Callable[..., Any], *, argnums: staging.Argnums = 0) -> Explain:
 
     def explain(*args: Any) -> Any:
         x = staging.as_input(staging.pick(args, argnums))
+        if at is not None:
+            tapped = taps.tapped(f, at, args, argnums)
+            return tapped.result(tapped.gradient(x))
 
         def scalar(x: Any) -> Any:
             y = f(*staging.place(args, argnums, x))
@@ -47,11 +55,14 @@ def gradient(f: Callable[..., Any], *, argnums: staging.Argnums = 0) -> Explain:
     return explain
 
 
-def saliency(f: Callable[..., Any], *, argnums: staging.Argnums = 0) -> Explain:
+def saliency(
+    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+) -> Explain:
     r"""|∂f/∂x|, how strongly each input moves the output locally.
 
     Args:
       f: `f(x, *args)` → scalar.
+      at: as `gradient`.
       argnums: which argument(s) of f are x.
 
     Returns:
@@ -67,18 +78,24 @@ def saliency(f: Callable[..., Any], *, argnums: staging.Argnums = 0) -> Explain:
 
     Source: Simonyan et al., arXiv 1312.6034, section 3.1.
     """
-    explain_gradient = gradient(f, argnums=argnums)
+    explain_gradient = gradient(f, at=at, argnums=argnums)
     return lambda *args: jax.tree.map(jnp.abs, explain_gradient(*args))
 
 
 def input_x_gradient(
-    f: Callable[..., Any], ref: Any = 0, *, argnums: staging.Argnums = 0
+    f: Callable[..., Any],
+    ref: Any = 0,
+    *,
+    at: taps.At | None = None,
+    argnums: staging.Argnums = 0,
 ) -> Explain:
     r"""(x - ref) ⊙ ∂f/∂x, the first-order estimate of f(x) - f(ref).
 
     Args:
       f: `f(x, *args)` → scalar.
-      ref: a scalar, or a tree that broadcasts to x.
+      ref: a scalar, or a tree that broadcasts to x. With `at` the reference of the value itself,
+        or {name: reference} for several: 0 gives gradient × activation.
+      at: as `gradient`.
       argnums: which argument(s) of f are x.
 
     Returns:
@@ -99,13 +116,21 @@ def input_x_gradient(
 
     def explain(*args: Any) -> Any:
         x = staging.as_input(staging.pick(args, argnums))
+        if at is not None:
+            tapped = taps.tapped(f, at, args, argnums)
+            probed = jax.grad(lambda probes: tapped.function(x, probes), has_aux=True)
+            multipliers, values = map(tapped.result, probed(tapped.probes))
+            origin = staging.as_reference(ref, values)
+            return jax.tree.map(lambda g, v, v0: g * (v - v0), multipliers, values, origin)
         reference = staging.as_reference(ref, x)
         return jax.tree.map(lambda g, v, v0: g * (v - v0), explain_gradient(*args), x, reference)
 
     return explain
 
 
-def guided_backprop(f: Callable[..., Any], *, argnums: staging.Argnums = 0) -> Explain:
+def guided_backprop(
+    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+) -> Explain:
     r"""The gradient with relus that pass a multiplier only where it and their input are positive.
 
     At y = relu(x): m_x = m_y · 1{x > 0} · 1{m_y > 0}; every other operation keeps its gradient.
@@ -113,6 +138,7 @@ def guided_backprop(f: Callable[..., Any], *, argnums: staging.Argnums = 0) -> E
 
     Args:
       f: `f(x, *args)` → scalar.
+      at: as `gradient`.
       argnums: which argument(s) of f are x.
 
     Returns:
@@ -128,16 +154,19 @@ def guided_backprop(f: Callable[..., Any], *, argnums: staging.Argnums = 0) -> E
 
     Source: Springenberg et al., arXiv 1412.6806, section 3.4.
     """
-    return _by_table(f, rules.guided_backprop(), argnums)
+    return _by_table(f, rules.guided_backprop(), at, argnums)
 
 
-def deconvnet(f: Callable[..., Any], *, argnums: staging.Argnums = 0) -> Explain:
+def deconvnet(
+    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+) -> Explain:
     r"""The gradient with relus that pass every positive multiplier, whatever their input.
 
     At y = relu(x): m_x = m_y · 1{m_y > 0}; every other operation keeps its gradient.
 
     Args:
       f: `f(x, *args)` → scalar.
+      at: as `gradient`.
       argnums: which argument(s) of f are x.
 
     Returns:
@@ -153,16 +182,27 @@ def deconvnet(f: Callable[..., Any], *, argnums: staging.Argnums = 0) -> Explain
 
     Source: Zeiler & Fergus, arXiv 1311.2901, section 2.1.
     """
-    return _by_table(f, rules.deconvnet(), argnums)
+    return _by_table(f, rules.deconvnet(), at, argnums)
 
 
-def _by_table(f: Callable[..., Any], table: RuleTable, argnums: staging.Argnums) -> Explain:
+def _by_table(
+    f: Callable[..., Any], table: RuleTable, at: taps.At | None, argnums: staging.Argnums
+) -> Explain:
     def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        if at is not None:
+            tapped = taps.tapped(f, at, args, argnums)
+
+            def probed(*inputs: Any) -> Any:
+                return evaluate(lambda *a: tapped.function(*a)[0], table, None, inputs, (0, 1))[0]
+
+            return tapped.result(jax.grad(probed, (0, 1))(x, tapped.probes)[1])
+
         def surrogate(x: Any) -> Any:
             y, _ = evaluate(f, table, None, staging.place(args, argnums, x), argnums)
             staging.check_scalar(y)
             return y
 
-        return jax.grad(surrogate)(staging.as_input(staging.pick(args, argnums)))
+        return jax.grad(surrogate)(x)
 
     return explain

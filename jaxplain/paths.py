@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain import taps
 from jaxplain.adaptive import Node, integrate
 from jaxplain.chunking import weighted_sum
 from jaxplain.gradients import gradient
@@ -28,6 +30,7 @@ def integrated_gradients(
     tolerance: float | None = None,
     chunk: int | None = None,
     multiply: bool = True,
+    at: taps.At | None = None,
     return_gap: bool = False,
     path: Path | None = None,
     max_steps: int = 201,
@@ -50,6 +53,10 @@ def integrated_gradients(
       max_steps: the most gradients for a tolerance, ≥ 3, all kept until the end.
       chunk: how many steps are evaluated at once; None all. Bounds memory, changes nothing else.
       multiply: False returns the averaged gradient without (x - ref).
+      at: a name, several or a pattern: contributions of these values h inside f
+        (`jaxplain.tag`). The path is straight in their own space, from h(ref) to h(x), everything
+        else staying at x; values that do not feed one another move together, as one cut of f.
+        (Along the input's path: `conductance`, all layers at once.)
       return_gap: also return f(x) - f(ref) - Σ C, the quadrature's error.
       path: `path(ref, x, α)` → a tree like x, differentiable in α; None is ref + α(x - ref).
       argnums: which argument(s) of f are x, as in `jax.grad`.
@@ -57,12 +64,14 @@ def integrated_gradients(
     Returns:
       `explain(x, *args)` → contributions, a pytree like x, summing to f(x) - f(ref) up to the
       quadrature's error; with `return_gap` the pair (contributions, gap); with a tolerance
-      (contributions, steps) or (contributions, gap, steps).
+      (contributions, steps) or (contributions, gap, steps).  With `at` each is one array for one
+      name, {name: array} for several.
 
     Raises:
       TypeError: f is not scalar-valued, or x is not made of floating arrays.
       ValueError: ref does not broadcast to x; unknown quadrature; too few steps; chunk < 1; a path
-        without `multiply`, or one that does not lead from ref to x.
+        without `multiply` or with `at`, or one that does not lead from ref to x; there is no name
+        like `at`.
 
     Warns:
       RuntimeWarning: outside jit, where `max_steps` did not meet the tolerance; compiled programs
@@ -76,9 +85,23 @@ def integrated_gradients(
     Source: Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks",
     arXiv 1703.01365, eq. 1 (and eq. 3 for the sum).
     """
-    alphas, weights = _quadrature(quadrature, steps)
+    alphas, weights = nodes_and_weights(quadrature, steps)
     if path is not None and not multiply:
         raise ValueError("along a path of one's own there is no common factor to leave out")
+    if at is not None:
+        if path is not None:
+            raise ValueError("the path to a value inside is straight: give `at` or `path`")
+        method = functools.partial(
+            integrated_gradients,
+            steps=steps,
+            quadrature=quadrature,
+            tolerance=tolerance,
+            chunk=chunk,
+            multiply=multiply,
+            return_gap=return_gap,
+            max_steps=max_steps,
+        )
+        return taps.straight(method, f, at, ref, argnums)
 
     def explain(*args: Any) -> Any:
         x = staging.as_input(staging.pick(args, argnums))
@@ -174,7 +197,7 @@ def _check_path(path: Path, reference: Any, x: Any) -> None:
             raise ValueError(f"path(ref, x, {alpha}) is not {name}")
 
 
-def _quadrature(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def nodes_and_weights(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights on [0, 1]; the weights sum to 1."""
     least = 2 if name == "trapezoid" else 1
     if name not in _NODES:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain import taps
 from jaxplain.chunking import chunked_map, leading_size, moments, weighted_sum
 from jaxplain.games.game import as_players, as_value, make_game
 from jaxplain.surrogate import staging
@@ -26,6 +27,7 @@ def ablation(
     *,
     groups: Any = None,
     chunk: int | None = None,
+    at: taps.At | None = None,
     argnums: staging.Argnums = 0,
 ) -> Explain:
     r"""What f loses when a group is put to the reference: C_g = f(x) - f(x, x_g := ref_g).
@@ -37,11 +39,14 @@ def ablation(
       groups: a tree like x of integer labels that broadcast to it (None: each element
         is a group), or of boolean masks with a leading axis of groups, which may overlap.
       chunk: about how many evaluations of f are in memory at once; None all.
+      at: a name, several or a pattern (`jaxplain.tag`): ablates these values inside f instead of
+        x, to `ref`, which is theirs: a scalar, or one for each as {name: reference}.
       argnums: which argument(s) of f are x.
 
     Returns:
       `explain(x, *args)` → a tree like x, each element its group's loss; of masks the mean over
       those that have it, 0 where none does. No completeness. Axes of f's outputs are in front.
+      With `at` one array like the value for one name, {name: array} for several.
 
     Raises:
       TypeError: f does not return real numbers; groups are neither integers nor booleans.
@@ -58,6 +63,9 @@ def ablation(
 
     Source: Zeiler & Fergus, arXiv 1311.2901, section 4.2; Li et al., arXiv 1612.08220, eq. 1.
     """
+    if at is not None:
+        method = functools.partial(ablation, groups=groups, chunk=chunk)
+        return taps.one_by_one(method, f, at, ref, argnums)
     leaves = jax.tree.leaves(groups)
     if leaves and all(jnp.issubdtype(jnp.result_type(leaf), bool) for leaf in leaves):
         return _masked(f, ref, groups, chunk, argnums)

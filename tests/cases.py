@@ -110,12 +110,12 @@ LAYERS = {
 }
 
 
-def sequential(layers):
-    """A list of layers as a function of one example."""
+def sequential(layers, named=lambda value, name: value):
+    """A list of layers as a function of one example; `named` is called on output i as "layer_i"."""
 
     def f(x):
-        for layer in layers:
-            x = LAYERS[layer["type"]](layer, x)
+        for i, layer in enumerate(layers, 1):
+            x = named(LAYERS[layer["type"]](layer, x), f"layer_{i}")
         return x
 
     return f
@@ -162,8 +162,11 @@ BINARY = {"add": jnp.add, "sub": jnp.subtract}
 JOIN = {"stack": jnp.stack, "concat": jnp.concatenate}
 
 
-def graph(model):
-    """A graph of named operations as a function of the tuple of its inputs x0, x1, …"""
+def graph(model, named=lambda value, name: value):
+    """A graph of operations as a function of the tuple of its inputs x0, x1, …
+
+    `named` is called on each operation's output, with its name.
+    """
     weights = {name: array(value) for name, value in model["weights"].items()}
 
     def f(xs):
@@ -176,7 +179,7 @@ def graph(model):
                 y = BINARY[kind](values[op["a"]], values[op["b"]])
             else:
                 y = JOIN[kind]([values[x] for x in op["xs"]], axis=op["axis"] - 1)
-            values[op["out"]] = y
+            values[op["out"]] = y = named(y, op["out"])
         return y
 
     return f

@@ -1,5 +1,7 @@
 """Captum's numbers, and those of its test-suite."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,27 +13,16 @@ import jaxplain as jxp
 CASES = load("captum")
 
 PENDING = {  # by method or case: why it cannot run yet
-    "LayerDeepLift": "needs deeplift(at=)",
-    "LayerDeepLiftShap": "needs deeplift_shap(at=)",
-    "LayerConductance": "needs conductance",
-    "LayerGradCam": "needs grad_cam",
-    "LayerGradientXActivation": "needs input_x_gradient(at=)",
-    "LayerGradientShap": "needs expected_gradients(at=)",
-    "LayerIntegratedGradients": "needs integrated_gradients(at=)",
-    "LayerFeatureAblation": "needs ablation(at=)",
-    "NeuronDeepLift": "needs neuron",
-    "NeuronDeepLiftShap": "needs neuron",
-    "NeuronConductance": "needs neuron and conductance",
-    "NeuronGradient": "needs neuron",
-    "NeuronIntegratedGradients": "needs neuron",
-    "NeuronFeatureAblation": "needs neuron and ablation",
-    "InternalInfluence": "needs internal_influence",
-    "GuidedGradCam": "needs guided_grad_cam",
     "LRP": "needs lrp",
     "infidelity": "needs infidelity",
     "sensitivity_max": "needs max_sensitivity",
 }
 TRAPEZOID = "Captum's trapezoid weights sum to (n-1)/n"
+NEURONS = {
+    "sum of neurons 0 and 1": slice(0, 2),
+    "sum of neurons 2 and 3": slice(2, 4),
+    "sum of all neurons": slice(None),
+}
 QUADRATURES = {
     "gausslegendre": "gauss-legendre",
     "riemann_left": "left",
@@ -93,7 +84,78 @@ def occlusion(case, f, ref):
     return jxp.occlusion(f, ref, window=per_leaf(options["sliding_window_shapes"]), strides=strides)
 
 
+def at(case):
+    """The value inside, or the several of a layer that returns a tuple."""
+    return case["attribute_at"]
+
+
+def layer_deeplift(case, f, ref):
+    multiply = case["options"].get("multiply_by_inputs", True)
+    return jxp.deeplift(f, ref, at=at(case), multiply=multiply)
+
+
+def along_the_path(method):
+    """A method at a layer along the input's path; where it has kinks, with four times the nodes.
+
+    Equally spaced: at a kink no quadrature is better, and 2000 Gauss nodes take long to find.
+    """
+
+    def explainer(case, f, ref):
+        steps = (4 if case["id"].endswith("two_branch") else 1) * case["options"]["n_steps"]
+        return method(f, ref, at=at(case), steps=steps, quadrature="midpoint")
+
+    return explainer
+
+
+def neuron_conductance(case, f, ref):
+    return along_the_path(functools.partial(jxp.neuron_conductance, index=case["neuron"]))(
+        case, f, ref
+    )
+
+
+def layer_integrated_gradients(case, f, ref):
+    options = case["options"]
+    rule = QUADRATURES[options["method"]]
+    return jxp.integrated_gradients(f, ref, at=at(case), steps=options["n_steps"], quadrature=rule)
+
+
+def layer_expected_gradients(case, f, refs):
+    explain = jxp.expected_gradients(
+        f, refs, samples=60, at=at(case), multiply=case["options"].get("multiply_by_inputs", True)
+    )
+    return lambda *args: explain(*args, key=jax.random.key(0))
+
+
+def layer_reference(case):
+    """The baseline is the layer's own."""
+    baseline = array(case["baseline"])
+    return baseline[0] if baseline.ndim else baseline
+
+
+def grad_cam(case, f, ref):
+    """Captum keeps an axis for the channel."""
+    explain = jxp.grad_cam(f, at=at(case), channel_axis=0)
+    return lambda *args: explain(*args)[None]
+
+
+def guided_grad_cam(case, f, ref):
+    return jxp.guided_grad_cam(f, at=at(case), channel_axis=0, input_channel_axis=0)
+
+
 METHODS = {
+    "LayerDeepLift": layer_deeplift,
+    "LayerDeepLiftShap": lambda case, f, refs: jxp.deeplift_shap(f, refs, at=at(case)),
+    "LayerConductance": along_the_path(jxp.conductance),
+    "LayerIntegratedGradients": layer_integrated_gradients,
+    "LayerGradientXActivation": lambda case, f, ref: jxp.input_x_gradient(f, at=at(case)),
+    "LayerGradCam": grad_cam,
+    "InternalInfluence": along_the_path(jxp.internal_influence),
+    "NeuronDeepLift": deeplift,
+    "NeuronDeepLiftShap": lambda case, f, refs: deeplift_shap(case, f, refs),
+    "NeuronGradient": lambda case, f, ref: jxp.gradient(f),
+    "NeuronIntegratedGradients": integrated_gradients,
+    "NeuronConductance": neuron_conductance,
+    "GuidedGradCam": guided_grad_cam,
     "DeepLift": deeplift,
     "DeepLiftShap": deeplift_shap,
     "IntegratedGradients": integrated_gradients,
@@ -103,6 +165,11 @@ METHODS = {
     "GuidedBackprop": lambda case, f, ref: jxp.guided_backprop(f),
     "Deconvolution": lambda case, f, ref: jxp.deconvnet(f),
     "GradientShap": expected_gradients,
+    "LayerGradientShap": layer_expected_gradients,
+    "LayerFeatureAblation": lambda case, f, ref: jxp.ablation(
+        f, layer_reference(case), at=at(case)
+    ),
+    "NeuronFeatureAblation": by_groups(jxp.ablation),
     "FeatureAblation": by_groups(jxp.ablation),
     "Occlusion": occlusion,
     "ShapleyValues": by_groups(jxp.shapley_values),
@@ -114,7 +181,7 @@ SCORED = [case for case in CASES if case["method"] != "quadrature"]
 
 
 def pending(case):
-    if "trapezoid" in case["options"].get("method", ""):
+    if "trapezoid" in case["options"].get("method", "") and not is_layer(case):
         return TRAPEZOID
     return PENDING.get(case["method"])
 
@@ -130,12 +197,13 @@ def attributed(case):
 def references(case, x):
     """One reference an example (broadcast), or for DeepLiftShap the whole set for every example."""
     baseline = case["baseline"]
-    if baseline is None:
+    if baseline is None or case["options"].get("baseline_is") == "layer baseline":
         return None, None
-    baseline = baseline if len(x) > 1 else [baseline]
     if isinstance(baseline, int | float):
         baseline = [baseline] * len(x)
-    if case["method"] in ("DeepLiftShap", "GradientShap"):
+    elif len(x) == 1:
+        baseline = [baseline]
+    if "DeepLiftShap" in case["method"] or "GradientShap" in case["method"]:
         return tuple(array(b) for b in baseline), None
     ref = tuple(jnp.broadcast_to(array(b), v.shape) for b, v in zip(baseline, x, strict=True))
     return ref, 0
@@ -151,10 +219,13 @@ def target(case, batch):
 
 def scalar(case):
     """The model as f(x, others, index), the sum of its output where the case has no target."""
-    model = graph(case["model"])
+    model = graph(case["model"], jxp.tag if "attribute_at" in case else lambda value, name: value)
+    neuron = case.get("neuron") if case["method"] != "NeuronConductance" else None
 
     def f(x, others, index):
         y = lambda x: model((*x, *others))
+        if neuron is not None:
+            return jxp.neuron(y, at(case), ...)(x)[NEURONS.get(neuron, neuron)].sum()
         return y(x).sum() if index is None else jxp.logit(y, tuple(index))(x)
 
     return f
@@ -189,9 +260,16 @@ def attributions(case):
     return jax.jit(jax.vmap(explain, in_axes=(0, 0, 0, ref_axis)))(x, others, index, ref)
 
 
+def is_layer(case):
+    """Whether scores are those of a hidden layer rather than the inputs."""
+    return "Layer" in case["method"] or case["method"] == "InternalInfluence"
+
+
 def value(case, key):
-    """Captum's attributions, one array an attributed input."""
-    return case[key] if len(attributed(case)[0]) > 1 else [case[key]]
+    """Captum's attributions, one array an attributed input (or value inside)."""
+    inputs = len(attributed(case)[0])
+    several = isinstance(at(case), list) if is_layer(case) else inputs > 1
+    return case[key] if several else [case[key]]
 
 
 def row_sums(scores):
@@ -219,6 +297,10 @@ def test_model(case):
 @pytest.mark.parametrize("case", params(SCORED, pending))
 def test_scores(case):
     scores = attributions(case)
+    if is_layer(case):
+        scores = [scores[name] for name in at(case)] if isinstance(scores, dict) else [scores]
+        if np.ndim(case["expected"]) < scores[0].ndim:  # of the one example, without its axis
+            scores = [score[0] for score in scores]
     if "DO NOT MATCH" in case["kind"]:
         assert_close(row_sums(scores), case["expected_row_sum"], case["tolerance"])
         return

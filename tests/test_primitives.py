@@ -223,7 +223,7 @@ LINEAR: dict[str, list[Example]] = {
     ],
     "gather": [Example(lambda x: x[:, np.array([2, 0, 0])], (normal(2, 3),), 1)],
     "imag": [Example(lambda x, y: jnp.imag(lax.complex(x, y) * (2 - 1j)), pair, 2)],
-    "name": [Example(lambda x: checkpoint_name(x, "h"), (normal(2, 3),), 2)],
+    "name": [Example(lambda x: checkpoint_name(x, program.TAP), (normal(2, 3),), 2)],
     "optimization_barrier": [Example(lambda *x: lax.optimization_barrier(x), pair, 2)],
     "pad": [
         Example(lambda x, v: lax.pad(x, v, [(1, 2, 1), (0, -1, 0)]), (normal(2, 3), normal())),

@@ -4,13 +4,15 @@ A closed jaxpr and a jaxpr are one type in 0.12 and two before; `scan` counts it
 and carries trees of them in 0.12; primitives come and go. Everything else asks here.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.extend.core.primitives
-from jax.extend.core import ClosedJaxpr, Literal, Primitive
+from jax.extend import source_info_util
+from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun, jaxprs_in_params
 
 # Frames of these folders are not the user's.
 _LIBRARIES = (
@@ -61,6 +63,37 @@ def close_jaxpr(jaxpr: Any, consts: list[Any]) -> Any:
 
 def is_literal(atom: Any) -> bool:
     return isinstance(atom, Literal)
+
+
+def bodies(equation: Any) -> list[Any]:
+    """The jaxprs inside an equation: of a call, of a loop, of each branch."""
+    params = equation.params
+    for key in ("jaxpr", "call_jaxpr", "branches"):
+        if key in params:
+            return list(params[key]) if key == "branches" else [params[key]]
+    return list(jaxprs_in_params(params))
+
+
+@contextlib.contextmanager
+def source_of(equation: Any) -> Iterator[None]:
+    """What is traced in here has the equation's source line and scope."""
+    info = equation.source_info
+    stack = source_info_util.current_name_stack() + info.name_stack
+    with source_info_util.user_context(info.traceback, name_stack=stack):
+        yield
+
+
+def bind(equation: Any, values: Sequence[Any]) -> list[Any]:
+    """A traced equation's outputs at these values, its custom derivatives and source kept."""
+    params = equation.primitive.get_bind_params(equation.params)
+    with source_of(equation), equation.ctx.manager:
+        outputs = equation.primitive.bind(*values, **params)
+    return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+def evaluate(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
+    """A closed jaxpr's outputs at these values."""
+    return list(jaxpr_as_fun(closed_jaxpr)(*values))
 
 
 def scan_arity(params: dict[str, Any]) -> tuple[int, int]:

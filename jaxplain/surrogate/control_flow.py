@@ -53,7 +53,7 @@ def _cond(
         )
     branches = equation.params["branches"]
     mask = [isinstance(operand, Lifted) for operand in operands]
-    active = [any(column) for column in zip(*(_reaches(b, mask) for b in branches), strict=True)]
+    active = [any(column) for column in zip(*(reaches(b, mask) for b in branches), strict=True)]
 
     def branch(jaxpr: Any) -> Callable[..., list[Any]]:
         return lambda *args: _uniform(lifted, walk(jaxpr, *args), active)
@@ -71,7 +71,7 @@ def _while(walk: Walk, lifted: type[Lifted], equation: Equation, *operands: Any)
 
 def _remat(walk: Walk, lifted: type[Lifted], equation: Equation, *operands: Any) -> list[Any]:
     params = equation.params
-    active = _reaches(params["jaxpr"], [isinstance(operand, Lifted) for operand in operands])
+    active = reaches(params["jaxpr"], [isinstance(operand, Lifted) for operand in operands])
 
     def body(*args: Any) -> list[Any]:
         return _uniform(lifted, walk(params["jaxpr"], *args), active)
@@ -107,7 +107,7 @@ def _active_carry(jaxpr: Any, operands: Sequence[Any], num_consts: int, num_carr
     """Which outputs of a scan's body depend on x: the least fixpoint over its carry."""
     mask = [isinstance(operand, Lifted) for operand in operands]
     while True:
-        outputs = _reaches(jaxpr, mask)
+        outputs = reaches(jaxpr, mask)
         carry = [
             before or after
             for before, after in zip(mask[num_consts:][:num_carry], outputs, strict=False)
@@ -117,7 +117,7 @@ def _active_carry(jaxpr: Any, operands: Sequence[Any], num_consts: int, num_carr
         mask[num_consts : num_consts + num_carry] = carry
 
 
-def _reaches(closed_jaxpr: Any, active: Sequence[bool]) -> list[bool]:
+def reaches(closed_jaxpr: Any, active: Sequence[bool]) -> list[bool]:
     """Which outputs of a jaxpr depend on its active inputs."""
     prog = program.from_jaxpr(closed_jaxpr)
     reached = prog.reached(active)

@@ -1,4 +1,4 @@
-"""Softmax, logsumexp and relu, found in the traced program whatever spells them.
+"""Softmax, logsumexp, relu and taps, found in the traced program whatever spells them.
 
 Each is one operation to a rule, though several equations spell it: softmax's shift by the maximum
 cancels, so neither half of a lifted value need follow it, and no exponential overflows.
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain.surrogate.program import Atom, Constant, Equation, Program, Variable
+from jaxplain.surrogate.program import TAP, Atom, Constant, Equation, Program, Variable
 
 Producers = dict[Variable, Equation]
 Match = tuple[tuple[Atom, ...], dict[str, Any]]
@@ -29,6 +29,7 @@ class Pattern:
     implementation: Callable[..., Any]
     match: Callable[[Equation, Producers], Match | None]
     multiple_results: bool = False
+    active: int = 1  # how many of its operands may depend on x
 
     def bind(self, *values: Any, **params: Any) -> Any:
         return self.implementation(*values, **params)
@@ -37,7 +38,8 @@ class Pattern:
 def replace(prog: Program, wanted: Sequence[Pattern], active: Container[Atom] = ()) -> Program:
     """The program with the wanted patterns put in place of the equations that spell them.
 
-    A pattern has one operand that depends on x (is `active`); others are constants to its rule.
+    A pattern has one operand that depends on x (is `active`), or as many as it says; others are
+    constants to its rule.
     """
     if not wanted:
         return prog
@@ -46,7 +48,7 @@ def replace(prog: Program, wanted: Sequence[Pattern], active: Container[Atom] = 
     def rewrite(equation: Equation) -> Equation:
         for pattern in wanted:
             found = pattern.match(equation, producers)
-            if found is not None and not any(other in active for other in found[0][1:]):
+            if found is not None and not any(o in active for o in found[0][pattern.active :]):
                 inputs, params = found
                 return dataclasses.replace(
                     equation, primitive=pattern, inputs=inputs, params=params
@@ -290,6 +292,17 @@ def _match_relu(equation: Equation, producers: Producers) -> Match | None:
     return None
 
 
+def _match_tap(equation: Equation, producers: Producers) -> Match | None:
+    """value + probe, where the probe is named as one."""
+    if equation.primitive.name != "add":
+        return None
+    value, probe = equation.inputs
+    named = _producer(probe, producers, "name")
+    if named is None or named.params["name"] != TAP:
+        return None
+    return (value, named.inputs[0]), {}
+
+
 def _is_zero(atom: Atom, producers: Producers) -> bool:
     return _is(atom, 0, producers)
 
@@ -336,3 +349,4 @@ log_softmax = Pattern(
 )
 logsumexp = Pattern("logsumexp", _logsumexp, _match_logsumexp)
 relu = Pattern("relu", lambda x: jnp.maximum(x, 0), _match_relu)
+tap = Pattern("tap", jnp.add, _match_tap, active=2)

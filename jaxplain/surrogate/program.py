@@ -23,6 +23,9 @@ _CALLS = {
     ),
 }
 
+_NAMES = compat.resolve(["name"])
+TAP = "jaxplain.tap"  # the name of what is added to a value to receive its multiplier
+
 
 class Variable:
     """A value of the program, known by its shape and dtype only."""
@@ -142,6 +145,8 @@ def _inline(
         if eqn.primitive in _CALLS:
             outputs = _inline(eqn.params[_CALLS[eqn.primitive]], atoms, equations, (eqn, *calls))
             env.update(zip(eqn.outvars, outputs, strict=True))
+        elif eqn.primitive in _NAMES and eqn.params["name"] != TAP:
+            env[eqn.outvars[0]] = atoms[0]  # a name changes nothing, what is explained included
         else:
             fresh = tuple(Variable(v.aval) for v in eqn.outvars)
             env.update(zip(eqn.outvars, fresh, strict=True))

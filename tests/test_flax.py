@@ -1,0 +1,193 @@
+"""Flax models as functions of one example, with names by path."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxplain as jxp
+
+X = jax.random.normal(jax.random.key(0), (6,))
+
+
+class Block(nn.Module):
+    """A module called twice, batch norm and dropout; two outputs."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        shared = nn.Dense(6, name="shared")
+        x = shared(nn.relu(shared(x)))
+        x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
+        return nn.Dropout(0.5, deterministic=not train, name="drop")(x), x.sum(-1)
+
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x, scale=1.0, train=True):
+        for i in range(2):
+            x, total = nn.remat(Block, static_argnums=2)(name=f"block_{i}")(x, train)
+        assert x.ndim == 2  # it was written for batches
+        return {"logits": scale * nn.Dense(3, name="head")(x), "total": total}
+
+
+class TwinBlock(nnx.Module):
+    def __init__(self, rngs):
+        self.shared = nnx.Linear(6, 6, rngs=rngs)
+        self.norm = nnx.BatchNorm(6, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.drop(self.norm(self.shared(nnx.relu(self.shared(x)))))
+
+
+class Twin(nnx.Module):
+    def __init__(self, rngs):
+        self.block_0 = TwinBlock(rngs)
+        self.block_1 = TwinBlock(rngs)
+        self.head = nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(self.block_1(self.block_0(x)))
+
+
+@pytest.fixture(scope="module")
+def linen():
+    model = Linen()
+    variables = model.init(jax.random.key(1), X[None], train=False)
+    statistics = jax.tree.map(lambda leaf: leaf + 0.3, variables["batch_stats"])
+    return model, {**variables, "batch_stats": statistics}
+
+
+@pytest.fixture(scope="module")
+def twin(linen):
+    """The linen model's weights in an nnx module."""
+    params, statistics = linen[1]["params"], linen[1]["batch_stats"]
+    module = Twin(nnx.Rngs(0))
+    for i, block in enumerate([module.block_0, module.block_1]):
+        weights = params[f"block_{i}"]
+        copy_dense(weights["shared"], block.shared)
+        block.norm.scale[...], block.norm.bias[...] = (
+            weights["norm"][key] for key in ("scale", "bias")
+        )
+        moments = statistics[f"block_{i}"]["norm"]
+        block.norm.mean[...], block.norm.var[...] = moments["mean"], moments["var"]
+    copy_dense(params["head"], module.head)
+    return module
+
+
+def copy_dense(weights, linear):
+    linear.kernel[...], linear.bias[...] = weights["kernel"], weights["bias"]
+
+
+def logits(linen, **options):
+    return jxp.flax.function(*linen, output=lambda y: y["logits"], **options)
+
+
+NAMES = [
+    f"block_{i}/{name}" if name else f"block_{i}/0"
+    for i in range(2)
+    for name in ("shared#0", "shared#1", "norm", "drop", "")
+]
+
+
+def test_the_function_is_the_model_in_evaluation(linen):
+    model, variables = linen
+    f = logits(linen)
+    expected = model.apply(variables, X[None], train=False)["logits"][0]
+    np.testing.assert_allclose(f(X), expected, rtol=1e-6)
+    np.testing.assert_allclose(f(X, 2.0), 2 * expected, rtol=1e-6)
+    whole = jxp.flax.function(model, variables)(X)
+    assert whole["logits"].shape == (3,) and whole["total"].shape == ()
+
+
+def test_modules_are_named_by_path(linen):
+    found = jxp.names(logits(linen))(X)
+    assert list(found) == [*NAMES[:5], "block_0/1", *NAMES[5:], "block_1/1", "head"]
+    assert found["block_0/norm"].shape == (6,) and found["block_0/1"].shape == ()
+    inputs = jxp.names(logits(linen, inputs=["block_1", "head"]))(X)
+    assert {"block_1:input", "head:input"} == set(inputs) - set(found)
+
+
+def test_captured_values_are_flaxs_own(linen):
+    model, variables = linen
+    _, state = model.apply(variables, X[None], train=False, capture_intermediates=True)
+    own = state["intermediates"]
+    _, values = jxp.capture(logits(linen))(X)
+    np.testing.assert_allclose(values["head"], own["head"]["__call__"][0][0], rtol=1e-6)
+    for i in range(2):
+        calls = own["block_1"]["shared"]["__call__"]
+        np.testing.assert_allclose(values[f"block_1/shared#{i}"], calls[i][0], rtol=1e-5)
+
+
+def test_linen_and_nnx_give_the_same_scores(linen, twin):
+    f, g = jxp.logit(logits(linen), 1), jxp.logit(jxp.flax.function(twin), 1)
+    assert [*jxp.names(g)(X)] == [name.replace("/0", "") for name in NAMES] + ["head"]
+    a = jax.jit(jxp.deeplift(f, 0.0, at=NAMES))(X)
+    b = jax.jit(jxp.deeplift(g, 0.0, at="block_*"))(X)
+    for name in NAMES:
+        np.testing.assert_allclose(a[name], b[name.replace("/0", "")], atol=1e-5)
+        np.testing.assert_allclose(a[name].sum(), f(X) - f(0 * X), atol=1e-5)
+
+
+def test_models_are_left_as_they_were(twin):
+    f = jxp.flax.function(twin)
+    before = jax.tree.map(jnp.copy, nnx.state(twin, nnx.Param))
+    jxp.gradient(jxp.logit(f, 0), at="*")(X)
+    assert type(twin.head) is nnx.Linear and not twin.block_0.drop.deterministic
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(twin, nnx.Param), before)
+
+
+def test_training_mode_on_request(linen, twin):
+    with pytest.raises(Exception, match=r"immutable|mutable"):  # linen's: statistics would change
+        logits(linen, evaluation=False)(X)
+    frozen = logits(linen, train=False, evaluation=False)
+    np.testing.assert_array_equal(frozen(X), logits(linen)(X))
+    dropout = nn.Dropout(0.5, deterministic=False)
+    f = jxp.flax.function(dropout, {}, rngs={"dropout": jax.random.key(0)})
+    assert set(np.asarray(f(jnp.ones(100)))) == {0, 2}
+    assert not np.array_equal(jxp.flax.function(twin, evaluation=False)(X),
+                              jxp.flax.function(twin)(X))  # fmt: skip
+
+
+class Recurrent(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2, name="head")(nn.RNN(nn.GRUCell(4), name="rnn")(x)[:, -1])
+
+
+def test_steps_of_a_scanned_module_are_stacked():
+    model, x = Recurrent(), jax.random.normal(jax.random.key(2), (5, 3))
+    f = jxp.flax.function(model, model.init(jax.random.key(0), x[None]))
+    assert jxp.names(f)(x)["rnn"].shape == (5, 4)
+    cells = [n for n in jxp.names(f)(x) if "GRUCell" in n and n.endswith("/1")]
+    scores = jax.jit(jxp.deeplift(jxp.logit(f, 0), 0.0, at=cells))(x)
+    f0 = jxp.logit(f, 0)
+    np.testing.assert_allclose(scores[cells[0]][-1].sum(), f0(x) - f0(0 * x), atol=1e-5)
+
+
+def test_without_a_batch_axis_and_by_another_method():
+    class Plain(nn.Module):
+        def setup(self):
+            self.dense = nn.Dense(2)
+
+        def __call__(self, x):
+            return self.encode(x).sum()
+
+        def encode(self, x):
+            return self.dense(x)
+
+    variables = Plain().init(jax.random.key(0), X)
+    f = jxp.flax.function(Plain(), variables, method="encode", batched=False)
+    np.testing.assert_array_equal(jxp.capture(f)(X)[1]["dense"], f(X))
+    assert jxp.flax.function(Plain(), variables, batched=False)(X).shape == ()
+
+
+def test_errors(linen, twin):
+    with pytest.raises(TypeError, match="needs the variables"):
+        jxp.flax.function(linen[0])
+    with pytest.raises(TypeError, match="holds its own variables"):
+        jxp.flax.function(twin, {})
+    with pytest.raises(TypeError, match="function is none"):
+        jxp.flax.function(lambda x: x)
