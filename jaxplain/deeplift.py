@@ -108,23 +108,25 @@ def _inside(
     """Contributions (or multipliers) of the tapped values, received by probes beside them."""
 
     def received(multiply: bool) -> tuple[Any, Any]:
-        def surrogate(x: Any, probes: Any) -> tuple[Any, Any]:
-            return evaluate(
+        def surrogate(x: Any, probes: Any) -> Any:
+            y, _ = evaluate(
                 lambda x, probes: tapped.function(x, probes)[0],
                 with_taps(table, multiply=multiply),
                 (reference, tapped.probes),
                 (x, probes),
                 (0, 1),
             )
+            return y
 
         # In x too, although nothing asks for it: a rule that this backward pass left unused would
         # stand in for the gradient when scores are differentiated again.
-        y, vjp, y0 = jax.vjp(surrogate, x, tapped.probes, has_aux=True)
-        return vjp(jnp.ones_like(y))[1], y - y0
+        y, vjp = jax.vjp(surrogate, x, tapped.probes)
+        return vjp(jnp.ones_like(y))[1], y
 
-    scores, change = received(multiply)
+    scores, y = received(multiply)
     if not return_gap:
         return tapped.result(scores)
+    change = y - tapped.function(reference, tapped.probes)[0]
     contributions = scores if multiply else received(True)[0]
     gaps = {name: change - jnp.sum(c) for name, c in contributions.items()}
     return tapped.result(scores), tapped.result(gaps)
