@@ -13,7 +13,7 @@ def deeplift_shap(
     f: Callable[..., Any],
     refs: Any,
     *,
-    chunk: int | None = None,
+    chunk: int | None = 10,
     standard_error: bool = False,
     **options: Any,
 ) -> Callable[..., Any]:
@@ -27,7 +27,8 @@ def deeplift_shap(
       refs: references along a leading axis: a tree like x with that axis on every leaf, or a
         function `refs(x, key)` that returns one, such as
         `functools.partial(jaxplain.references.dinucleotide_shuffle, samples=20)`.
-      chunk: how many references are in memory at once; None all. Changes rounding only.
+      chunk: how many references are in memory at once; None all. Changes rounding only.  With a
+        batch of examples under `vmap` it counts per example.
       standard_error: also return the standard error of the mean, as a pair (mean, error).
       **options: `deeplift`'s: `rules`, `multiply`, `return_gap`, `argnums` ...; with
         `multiply=False` the mean multipliers.
