@@ -51,13 +51,13 @@ def integrate(
     first = jax.vmap(node_at)(jnp.array([0.0, 0.5, 1.0]))
     room = jax.tree.map(lambda v: jnp.zeros((most, *v.shape[1:]), v.dtype).at[:3].set(v), first)
     intervals = (most - 1) // 2
-    zeros = jnp.zeros(intervals, first.slope.dtype)
+    zeros = jnp.zeros(intervals, _wide(first.slope).dtype)
     ends = jnp.zeros((intervals, 3), int).at[0].set(jnp.array([0, 1, 2]))
     widths = zeros.at[0].set(1)
     gap = _gap(room, ends[0], widths[0])
     start = _State(jnp.asarray(3), room, ends, zeros, widths, zeros.at[0].set(gap))
 
-    change = first.value[2] - first.value[0]
+    change = _wide(first.value[2]) - _wide(first.value[0])
 
     def unfinished(state: _State) -> Any:
         return (state.count < most) & ~good(state.gaps.sum(), change)
@@ -95,5 +95,9 @@ def integrate(
 
 def _gap(nodes: Node, ends: Any, width: Any) -> Any:
     """What Simpson's rule leaves of an interval's change."""
-    value, slope = nodes.value[ends], nodes.slope[ends]
+    value, slope = _wide(nodes.value[ends]), _wide(nodes.slope[ends])
     return value[2] - value[0] - width / 6 * (slope[0] + 4 * slope[1] + slope[2])
+
+
+def _wide(y: Any) -> Any:
+    return y.astype(jnp.promote_types(y.dtype, jnp.float32))

@@ -2,7 +2,8 @@
 
 The chunks run in one loop: the program and its compile time do not grow with their number. A few
 chunks of a program with convolutions are written out instead on the CPU, where XLA compiles a
-convolution's gradient in a loop to code four times slower and more (jax issue 12868). Sums
+convolution's gradient in a loop to code four times slower and more (jax issue 12868); from JAX 0.12
+on, for before it they would all be in memory at once. Sums
 are kept in float32 at least, whatever the precision of what is averaged.
 """
 
@@ -14,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from jaxplain.surrogate import compat
 
 _UNROLLED = 32  # chunks at most
 
@@ -121,7 +124,7 @@ def _fold(
     )
     program, shapes = jax.make_jaxpr(part, return_shape=True)(*jax.tree.map(lambda a: a[0], chunks))
     summary = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    if whole <= _UNROLLED * chunk and jax.default_backend() == "cpu" and _convolves(program.jaxpr):
+    if whole <= _UNROLLED * chunk and _written_out(program.jaxpr):
         for number in range(whole // chunk):
             window = jax.tree.map(lambda a: a[number], chunks)
             # One after another, lest all chunks be in memory at once.
@@ -134,6 +137,11 @@ def _fold(
     if whole < count:
         summary = merge(summary, part(*rest))
     return summary, jax.eval_shape(function, jax.tree.map(lambda a: a[0], items))
+
+
+def _written_out(jaxpr: Any) -> bool:
+    """Whether a loop would be slow, and chunks one after another free their memory."""
+    return compat.BARRIERS_ORDER and jax.default_backend() == "cpu" and _convolves(jaxpr)
 
 
 def _convolves(jaxpr: Any) -> bool:

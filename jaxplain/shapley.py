@@ -258,10 +258,8 @@ def owen_values(
 
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
-      >>> gloves = lambda x: jnp.minimum(x[0] + x[1], x[2])
-      >>> glove = jxp.owen_values(lambda x: jnp.minimum(jnp.maximum(x[0], x[1]), x[2]), 0.0,
-      ...                         groups=jnp.array([0, 0, 1]))
-      >>> glove(jnp.ones(3))
+      >>> glove = lambda x: jnp.minimum(jnp.maximum(x[0], x[1]), x[2])
+      >>> jxp.owen_values(glove, 0.0, groups=jnp.array([0, 0, 1]))(jnp.ones(3))
       Array([0.25, 0.25, 0.5 ], dtype=float32)
 
     Source: Owen, "Values of games with a priori unions" (1977); Winter (1989) for several levels.

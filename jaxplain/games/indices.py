@@ -23,8 +23,6 @@ import numpy as np
 
 from jaxplain.surrogate.quadrature import gauss_legendre
 
-NAMES = ("SII", "STII", "FSII", "BII")
-
 
 def _beta(index: str, order: int) -> tuple[int, int]:
     """The parameters of the index's measure, a Beta distribution."""
