@@ -53,8 +53,13 @@ def change(f):
 
 @pytest.mark.parametrize(
     ("rules", "f"),
-    [("rescale", network), ("reveal_cancel", network), ("genomics", relu_network)],
-    ids=["rescale", "reveal_cancel", "genomics"],
+    [
+        ("rescale", network),
+        ("reveal_cancel", network),
+        ("genomics", relu_network),
+        ("central_limit", relu_network),
+    ],
+    ids=["rescale", "reveal_cancel", "genomics", "central_limit"],
 )
 def test_deeplift_is_complete_on_every_cut_in_one_pass(rules, f, record_property):
     explain = jax.jit(jxp.deeplift(f, REF, rules=rules, at=list(LAYERS), return_gap=True))
@@ -187,6 +192,20 @@ def test_chunks_change_nothing():
         whole = jax.jit(method(small, REF, at="first", steps=7))(X)
         chunked = jax.jit(method(small, REF, at="first", steps=7, chunk=3))(X)
         np.testing.assert_allclose(chunked, whole, atol=1e-6)
+
+
+def test_ablation_and_expected_gradients_inside():
+    h = captured(X)
+    losses = jax.jit(jxp.ablation(network, 0.0, at=["first", "third"]))(X)
+    for name in losses:
+        for i in range(2):
+            without = jxp.intervene(network, {name: h[name].at[i].set(0)})(X)
+            np.testing.assert_allclose(losses[name][i], network(X) - without, atol=1e-6)
+    f = lambda x: W3 @ jxp.tag(jnp.tanh(W1 @ x), "hidden")
+    refs = jnp.stack([REF, -REF])
+    explain = jax.jit(jxp.expected_gradients(f, refs, samples=4, at="hidden"))
+    total = explain(X, key=jax.random.key(0)).sum()
+    np.testing.assert_allclose(total, f(X) - (f(REF) + f(-REF)) / 2, atol=1e-5)
 
 
 def test_internal_influence_is_the_mean_gradient():

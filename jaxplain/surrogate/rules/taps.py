@@ -37,8 +37,9 @@ def _tap(received: Any) -> Rule:
         is_parted = isinstance(value, Parted)
 
         def deltas(active: Any, passive: Any) -> Any:
-            delta = passive[0] - passive[1]
-            return delta, (active[0] if is_parted else (delta,))
+            (parts, _), (known, reference) = active, passive
+            delta = (known if is_parted else parts[0]) - reference
+            return delta, (parts if is_parted else (delta,))
 
         def backward(saved: Any, cotangents: Any) -> Any:
             total = received(kind, cotangents, *saved)
@@ -46,7 +47,8 @@ def _tap(received: Any) -> Rule:
 
         parts, probes = (v.both if isinstance(v, Parted) else (v.value,) for v in (value, probe))
         surrogate = attach(lambda active, _: active[0], deltas, backward)
-        parts = surrogate((parts, probes), (value.value, value.reference))
+        passive = (value.value if is_parted else None, value.reference)
+        parts = surrogate((parts, probes), passive)
         known = {"reduced": value.reduced, "scale": value.scale}
         if is_parted:
             return [kind(value.value, value.reference, parts, value.fed, **known)]
