@@ -84,6 +84,11 @@ ERRORS = {
         0.0,
         X,
     ),
+    "makes a number of an integer or boolean": (
+        lambda x: jnp.argsort(x).astype(float) @ x,
+        0.0,
+        X,
+    ),
     "uses a value that depends on x as an index": (
         lambda x: jnp.arange(5.0)[x[0].astype(int)] * x[1],
         0.0,

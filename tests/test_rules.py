@@ -301,7 +301,7 @@ def test_frozen_value_is_shared_by_both_passes(name):
     c = FROZEN[name](x)
     m, gap = jxp.deeplift(f, ref, multiply=False, return_gap=True)(x)
     assert_close(m, multipliers(lambda x: c * h(x), x, ref))
-    assert abs(gap) <= 1e-12
+    assert_close(gap, (c - FROZEN[name](ref)) * h(ref))
 
 
 def test_frozen_within_a_chain_is_the_identity():
@@ -315,7 +315,7 @@ def test_frozen_within_a_chain_is_the_identity():
 def test_wholly_frozen():
     m, gap = jxp.deeplift(lambda x: lax.stop_gradient(jnp.sum(x)), 0.0, return_gap=True)(draw(1, 3))
     assert_close(m, 0)
-    assert gap == 0
+    assert_close(gap, jnp.sum(draw(1, 3)))
 
 
 # Control flow: the same numbers as written out.
