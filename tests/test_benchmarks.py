@@ -50,7 +50,12 @@ def results():
     return json.loads(json.dumps(found))
 
 
-@pytest.mark.parametrize("name", MODELS)
+LARGE = "resnet18"
+
+
+@pytest.mark.parametrize(
+    "name", [n if n != LARGE else pytest.param(n, marks=pytest.mark.slow) for n in MODELS]
+)
 def test_models_give_a_scalar_that_depends_on_x(name):
     model = tiny(name)
     assert model.ref.shape == model.xs.shape[1:]
@@ -83,7 +88,7 @@ def test_the_gap_is_what_is_missing():
     assert speed.completeness_gap(rise, lost) == pytest.approx(3.0 / scale, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mlp", "lstm"])
+@pytest.mark.parametrize("name", ["mlp", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_a_second_forward_moves_the_flop_ratio(name):
     model = tiny(name)
     doubled = Method(

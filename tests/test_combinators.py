@@ -151,6 +151,7 @@ def test_half_precision_is_averaged_in_single():
         np.testing.assert_allclose(scores, contributions.mean(0), rtol=2**-8)
 
 
+@pytest.mark.slow
 def test_double_precision(x64):
     x, refs = normal(1, WIDTH), normal(2, REFERENCES, WIDTH)
     weights = {"w": normal(3, WIDTH, 16), "v": normal(4, 16)}
@@ -170,7 +171,7 @@ def test_transformations(chunk, params):
     assert_close(jax.vmap(by_refs)(jnp.stack([refs, 2 * refs]))[0], eager[0])
 
 
-@pytest.mark.parametrize("standard_error", [False, True])
+@pytest.mark.parametrize("standard_error", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_losses_over_averages_train(standard_error, params):
     x, refs = normal(1, WIDTH), normal(2, REFERENCES, WIDTH)
 

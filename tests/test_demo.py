@@ -83,6 +83,7 @@ def whole_run(tmp_path_factory):
     return run, out
 
 
+@pytest.mark.slow
 def test_the_whole_run(whole_run):
     run, out = whole_run
     assert "training: 100%" in run.stderr

@@ -12,12 +12,8 @@ QUICK = ("cnn_max_pool_overlapping_same", "rnn_lstm")
 RULES = ("reveal_cancel", "central_limit")
 
 
-UNDEFINED = pytest.mark.xfail(strict=True, reason="rel_entr in parts is not a number yet")
-
-
 def marks(name):
-    slow = [] if name in QUICK else [pytest.mark.slow]
-    return [*slow, UNDEFINED] if name == "maths_jensen_shannon" else slow
+    return [] if name in QUICK else [pytest.mark.slow]
 
 
 MODELS = [pytest.param(name, marks=marks(name)) for name in ZOO]

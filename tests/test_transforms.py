@@ -265,7 +265,7 @@ def finite_difference(loss, params, direction, step=1e-5):
 
 
 @pytest.mark.parametrize("moving_reference", [False, True])
-@models(["mlp", "transformer", "lstm"], ["mlp_silu", "scan", "softmax", "path", "pool"])
+@models(["mlp", "transformer"], ["lstm", "mlp_silu", "scan", "softmax", "path", "pool"])
 def test_a_loss_over_attributions_differentiates_in_the_parameters(name, moving_reference, x64):
     """Attribution priors; a reference of the parameters' own shows a wrongly stopped gradient."""
     m = DIFFERENTIATED[name]()

@@ -225,10 +225,10 @@ def elementwise(kind: Kind, pair_rule: Rule, equation: Equation, *operands: Any)
 
 
 def _unwaiting(equation: Equation, operand: Any) -> Any:
-    """What waits goes on waiting in a product, or where it is a predicate."""
+    """What waits goes on waiting in a product or a choice, or where it is a predicate."""
     if not isinstance(operand, Waiting):
         return operand
-    if not is_real(operand) or equation.primitive.name == "mul":
+    if not is_real(operand) or equation.primitive.name in ("mul", "select_n"):
         return operand
     return operand.settle()
 
