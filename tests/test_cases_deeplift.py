@@ -7,11 +7,11 @@ import pytest
 from cases import array, assert_close, load, params, sequential
 
 import jaxplain as jxp
+from jaxplain.surrogate.interpreter import interpret
 
 CASES = load("deeplift")
 
 PENDING = {  # by the rule a case asks for: why it cannot run yet
-    "Linear(pos/neg)": "needs the positive and negative parts of the Linear rule",
     "MaxMerge temp=1": "an experiment of 2016 that no released version kept",
 }
 RULES = {
@@ -68,7 +68,8 @@ METHODS = {
 }
 ATOL = {"mlp_neuron_ig_n20000": 2e-3}
 NORMALISED = [case for case in CASES if case["expected"]["what"] == "normalised_contributions"]
-SCORED = [case for case in CASES if case not in NORMALISED]
+IN_PARTS = [case for case in CASES if case["rule"] == "Linear(pos/neg)"]
+SCORED = [case for case in CASES if case not in NORMALISED + IN_PARTS]
 
 
 def reference(case, x):
@@ -108,6 +109,26 @@ def test_scores(case):
     else:
         rows = np.array(ROWS.get(case["id"], range(len(x))))
         assert_close(scores[rows], array(case["expected"]["value"])[rows], tolerance)
+
+
+@pytest.mark.parametrize("case", IN_PARTS, ids=lambda c: c["id"])
+def test_parts_of_an_affine_map(case):
+    """The positive and the negative part of what it returns, and their multipliers."""
+    x, expected = array(case["input"]), case["expected"]
+    ref = jnp.full_like(x, case["reference"])
+    table, jaxpr = jxp.rules.reveal_cancel(), jax.make_jaxpr(sequential(case["model"]))(x)
+
+    def parts_after(parts):
+        [out] = interpret(table, jaxpr, [table.lifted.lift(x, ref, parts)])
+        return out.settle().both
+
+    parts, vjp = jax.vjp(parts_after, table.lifted.parts(x, ref))
+    if "given" in case:
+        given = case["given"]
+        arriving = [array(given[f"{sign}_multipliers_on_output"]) for sign in ("pos", "neg")]
+        (parts,) = vjp(tuple(arriving))
+    for part, sign in zip(parts, ("pos", "neg"), strict=True):
+        assert_close(part, expected[sign], 1e-6)
 
 
 @pytest.mark.parametrize("case", NORMALISED, ids=lambda c: c["id"])

@@ -20,7 +20,6 @@ PENDING = {  # by the start of a method: why it cannot run yet
     "excitation-backprop": "needs lrp",
     "attnlrp": "needs attn_lrp",
     "cp-lrp": "needs cp_lrp",
-    "attribution-patching": "needs attribution_patching",
 }
 OPERATIONS = {
     "softmax": jax.nn.softmax,
@@ -169,7 +168,32 @@ def check_input_x_gradient(case):
     assert_close(scores.sum(-1), case["expected"]["R_token"], case["tol"])
 
 
+def check_patching(case):
+    """Of each hidden unit: the gradient's estimate, the straight path's, and the true effect."""
+    layers = [(array(layer["W"]), array(layer["b"])) for layer in case["model"]["layers"]]
+    clean, corrupt = (array(case["input"][name]) for name in ("clean", "corrupt"))
+    expected, tolerance = case["expected"], case["tol"]
+
+    def metric(x):
+        (w0, b0), (w1, b1), (w2, b2) = layers
+        hidden = jxp.tag(jax.nn.relu(w0 @ x + b0), "hidden")
+        logits = w2 @ jax.nn.relu(w1 @ hidden + b1) + b2
+        return logits[0] - logits[1]
+
+    assert_close(metric(clean), expected["metric_clean"], tolerance)
+    assert_close(metric(corrupt), expected["metric_corrupt"], tolerance)
+    estimate = jxp.attribution_patching(metric, corrupt, at="hidden", multipliers="gradient")
+    assert_close(jax.jit(estimate)(clean), expected["atp"], tolerance)
+    path = jxp.integrated_gradients(metric, clean, at="hidden", steps=5, quadrature="midpoint")
+    assert_close(jax.jit(path)(corrupt), expected["ig_act_midpoint5"], tolerance)
+    other = jxp.capture(metric, "hidden")(corrupt)[1]["hidden"]
+    for i, effect in enumerate(expected["exact_activation_patching_single_unit"]):
+        patched = jxp.intervene(metric, {"hidden": lambda h, i=i: h.at[i].set(other[i])})(clean)
+        assert_close(patched - metric(clean), effect, tolerance)
+
+
 CHECKS = {
+    "attribution-patching": check_patching,
     "deeplift-rule": check_operation,
     "deeplift-invariance": check_product,
     "deeplift": check_deeplift,
