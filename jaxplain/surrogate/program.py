@@ -143,7 +143,7 @@ def _inline(
     for eqn in jaxpr.eqns:
         atoms = [read(atom) for atom in eqn.invars]
         if eqn.primitive in _CALLS:
-            outputs = _inline(eqn.params[_CALLS[eqn.primitive]], atoms, equations, (eqn, *calls))
+            outputs = _inline(_body(eqn), atoms, equations, (eqn, *calls))
             env.update(zip(eqn.outvars, outputs, strict=True))
         elif eqn.primitive in _NAMES and eqn.params["name"] != TAP:
             env[eqn.outvars[0]] = atoms[0]  # a name changes nothing, what is explained included
@@ -156,6 +156,21 @@ def _inline(
                 )
             )
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _body(call: Any) -> Any:
+    """A call's jaxpr.
+
+    `jnp.hypot` keeps clear of overflow by scaling with 2^±74 (JAX 0.12) or by the larger of its
+    operands: steps that leave a reference near zero without digits. It is written out instead.
+    """
+    body = call.params[_CALLS[call.primitive]]
+    if call.params.get("name") == "hypot":
+        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in call.invars]
+        [jaxs] = compat.open_jaxpr(jax.make_jaxpr(jnp.hypot)(*shapes))[0].eqns
+        if str(jaxs.params[_CALLS[jaxs.primitive]]) == str(body):
+            return jax.make_jaxpr(lambda a, b: jnp.sqrt(a * a + b * b))(*shapes)
+    return body
 
 
 def trace(fun: Callable[..., Any], *args: Any) -> tuple[Program, Any]:
