@@ -162,10 +162,9 @@ def test_estimates_correlate_with_patching_on_a_trained_transformer(record_prope
             estimates[multipliers] = {n: scores[n].sum(-1).ravel() for n in names}
         return truth, estimates
 
-    truth, estimates = jax.jit(jax.vmap(effects))(jax.random.split(jax.random.key(5), 24))
+    truth, estimates = jax.jit(jax.vmap(effects))(jax.random.split(jax.random.key(5), 96))
     flat = lambda tree: np.concatenate([np.ravel(tree[n]) for n in names])
     correlation = {m: np.corrcoef(flat(truth), flat(e))[0, 1] for m, e in estimates.items()}
     for multipliers, value in correlation.items():
         record_property(f"correlation {multipliers}", float(value))
-        print(multipliers, value)
     assert correlation["deeplift"] >= 0.95, correlation
