@@ -65,14 +65,19 @@ def attach(
     return with_backward(lambda a, p: (primal(a, p), residuals(a, p)), backward)
 
 
-def scaled(valued_slopes: Forward) -> Callable[[Any, Any], Any]:
-    """Elementwise: from `(value, slopes)`; cotangents are the output's times the slopes."""
+def scaled(valued_slopes: Forward, apart: bool = False) -> Callable[[Any, Any], Any]:
+    """Elementwise: from `(value, slopes)`; cotangents are the output's times the slopes.
+
+    `apart` keeps the compiler from computing them again in each place that reads them: those of a
+    sum are few and have many readers, which have readers of their own from layer to layer.
+    """
 
     def forward(active: Any, passive: Any) -> tuple[Any, Any]:
         value, slopes = valued_slopes(active, passive)
         return value, jax.tree.map(lambda s, a: s.astype(a.dtype), slopes, active)
 
     def backward(saved: Any, cotangent: Any) -> Any:
-        return jax.tree.map(lambda slope: (slope * cotangent).astype(slope.dtype), saved)
+        result = jax.tree.map(lambda slope: (slope * cotangent).astype(slope.dtype), saved)
+        return jax.lax.optimization_barrier(result) if apart else result
 
     return with_backward(forward, backward)

@@ -237,7 +237,7 @@ class Expression:
             return self.valued_slope(value, reference, constants, references)
 
         passive = (self.constants, root.reference, references)
-        return scaled(valued_slope)(root.value, passive)
+        return scaled(valued_slope, apart=root.reduced)(root.value, passive)
 
     def slope(self, value: Any, reference: Any, constants: Any) -> Any:
         """(g(value) - g(reference))/(value - reference) for one root; 0 if nothing flows."""
