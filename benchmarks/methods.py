@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,6 +31,8 @@ class Method:
 METHODS: dict[str, Method] = {
     BASELINE: Method(lambda f, ref: jax.grad(f), "jax.grad", contributions=False),
     "deeplift": Method(jxp.deeplift, "rescale"),
+    "reveal_cancel": Method(partial(jxp.deeplift, rules="reveal_cancel"), "reveal_cancel"),
+    "central_limit": Method(partial(jxp.deeplift, rules="central_limit"), "central_limit"),
     "input_x_gradient": Method(lambda f, ref: jxp.input_x_gradient(f, ref)),
     "guided_backprop": Method(lambda f, ref: jxp.guided_backprop(f), contributions=False),
     "integrated_gradients": Method(

@@ -26,6 +26,8 @@ TITLES = {
     "transformer": "transformer",
     "gradient": "gradient",
     "deeplift": "DeepLIFT",
+    "reveal_cancel": "DeepLIFT, RevealCancel",
+    "central_limit": "DeepLIFT, central limit",
     "input_x_gradient": "input × gradient",
     "guided_backprop": "guided backprop",
     "integrated_gradients": "integrated gradients",
