@@ -74,6 +74,8 @@ def moments(function: Callable[[Any], Any], items: Any, chunk: int | None = None
 def chunked_map(function: Callable[[Any], Any], items: Any, chunk: int | None = None) -> Any:
     """Function(items_i) stacked over the leading axis, `chunk` of them at a time."""
     count = leading_size(items)
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1, and is {chunk}")
     if chunk is None or chunk >= count:
         return jax.vmap(function)(items)
     return jax.lax.map(function, items, batch_size=chunk)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import taps
-from jaxplain.chunking import weighted_sum
+from jaxplain.chunking import chunked_map, weighted_sum
 from jaxplain.paths import nodes_and_weights
 from jaxplain.surrogate import staging
 
@@ -62,6 +62,8 @@ def neuron_integrated_gradients(
     importance", arXiv 1807.09946, section 2.
     """
     alphas, weights = nodes_and_weights(quadrature, steps)
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1, and is {chunk}")
     ends = np.concatenate([[0.0], np.cumsum(weights)])
     # Whole chunks, the last one filled up with steps of no length.
     size = min(chunk or steps, steps)
@@ -216,7 +218,7 @@ def neuron_conductance(
             def numbered(j: Any) -> Any:
                 return neuron(jax.nn.one_hot(j, count, dtype=multiplier.dtype).reshape(shape))
 
-            rows = jax.lax.map(numbered, jnp.arange(count), batch_size=neuron_chunk or count)
+            rows = chunked_map(numbered, jnp.arange(count), neuron_chunk)
             return jax.tree.map(lambda r: r.reshape(*shape, *r.shape[1:]), rows)
 
         average = weighted_sum(through, jnp.asarray(alphas), jnp.asarray(weights), chunk)

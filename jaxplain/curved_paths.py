@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxplain.chunking import chunked_map
 from jaxplain.gradients import gradient
-from jaxplain.paths import Path, integrated_gradients
+from jaxplain.paths import Path, check_path, integrated_gradients
 from jaxplain.surrogate import staging
 
 _TRUNCATE = 4.0  # a Gaussian's kernel ends at so many standard deviations
@@ -224,6 +225,7 @@ def idgi(
     steps: int = 32,
     path: Path | None = None,
     chunk: int | None = None,
+    return_gap: bool = False,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
     r"""IDGI: each step's change of f, shared out by the squared gradient, on any path.
@@ -236,15 +238,17 @@ def idgi(
       steps: number of steps, ≥ 1, a gradient each.
       path: `path(ref, x, α)` → a tree like x; None is the straight line.
       chunk: how many steps are evaluated at once; None all.
+      return_gap: also return f(x) - f(ref) - Σ C.
       argnums: which argument(s) of f are x.
 
     Returns:
       `explain(x, *args)` → contributions, a tree like x, that sum to f(x) - f(ref) but for the
-      steps that start where the gradient is 0, which nobody gets.
+      steps that start where the gradient is 0, which nobody gets; with `return_gap` the pair.
 
     Raises:
       TypeError: f is not scalar-valued, or x is not made of floating arrays.
-      ValueError: ref does not broadcast to x; steps < 1; chunk < 1.
+      ValueError: ref does not broadcast to x; steps < 1; chunk < 1; a path that does not lead from
+        ref to x.
 
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
@@ -260,22 +264,37 @@ def idgi(
         x = staging.as_input(staging.pick(args, argnums))
         reference = staging.as_reference(ref, x)
 
-        def at(alpha: Any) -> tuple[Any, ...]:
-            if path is None:
-                point = jax.tree.map(lambda r, v: r + alpha.astype(v.dtype) * (v - r), reference, x)
-            else:
-                point = path(reference, x, alpha)
-            return staging.place(args, argnums, point)
+        def point_at(alpha: Any) -> Any:
+            if path is not None:
+                return path(reference, x, alpha)
+            return jax.tree.map(lambda r, v: r + alpha.astype(v.dtype) * (v - r), reference, x)
+
+        def value(point: Any) -> Any:
+            y = f(*staging.place(args, argnums, point))
+            staging.check_scalar(y)
+            return y
 
         def share(alpha: Any) -> Any:
-            """f, and its squared gradient as shares."""
-            squares = jax.tree.map(jnp.square, gradient(f, argnums=argnums)(*at(alpha)))
+            """f, and its squared gradient as shares, from the gradient over its largest element."""
+            y, slopes = jax.value_and_grad(value)(point_at(alpha))
+            largest = functools.reduce(
+                jnp.maximum, [jnp.abs(s).max(initial=0) for s in jax.tree.leaves(slopes)]
+            )
+            safe = jnp.where(largest > 0, largest, 1)
+            squares = jax.tree.map(lambda s: jnp.square(s / safe.astype(s.dtype)), slopes)
             norm = sum(jnp.sum(square) for square in jax.tree.leaves(squares))
-            safe = jnp.where(norm > 0, norm, 1)
-            return f(*at(alpha)), jax.tree.map(lambda s: s / safe.astype(s.dtype), squares)
+            norm = jnp.where(largest > 0, norm, 1)
+            return y, jax.tree.map(lambda s: s / norm.astype(s.dtype), squares)
 
+        if path is not None:
+            check_path(path, reference, x)
         values, shares = chunked_map(share, jnp.arange(steps) / steps, chunk)
-        rises = jnp.diff(jnp.append(values, f(*at(jnp.ones(())))))
-        return jax.tree.map(lambda s: jnp.tensordot(rises.astype(s.dtype), s, 1), shares)
+        last = value(point_at(jnp.ones(())))
+        rises = jnp.diff(jnp.append(values, last))
+        scores = jax.tree.map(lambda s: jnp.tensordot(rises.astype(s.dtype), s, 1), shares)
+        if not return_gap:
+            return scores
+        total = sum((jnp.sum(s) for s in jax.tree.leaves(scores)), jnp.zeros_like(last))
+        return scores, last - values[0] - total
 
     return explain

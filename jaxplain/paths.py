@@ -142,7 +142,7 @@ def integrated_gradients(
             return y - f(*staging.place(args, argnums, reference))
 
         if path is not None:
-            _check_path(path, reference, x)
+            check_path(path, reference, x)
         if tolerance is not None:
             average, gap, taken = _refined(node_at, tolerance, max_steps)
             result = contributions(average) if multiply else average
@@ -180,7 +180,7 @@ def _sum(tree: Any, like: Any) -> Any:
     return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(tree)), jnp.zeros_like(like))
 
 
-def _check_path(path: Path, reference: Any, x: Any) -> None:
+def check_path(path: Path, reference: Any, x: Any) -> None:
     """An error where a path's shapes, or known ends, are not those of ref and x."""
     for alpha, end, name in ((0.0, reference, "ref"), (1.0, x, "x")):
         point = path(reference, x, jnp.asarray(alpha))

@@ -311,5 +311,4 @@ def test_chunks_of_convolutions_are_written_out():
     assert "stablehlo.while" in compiled(dense, steps=10, chunk=1).as_text()
     assert "stablehlo.while" in compiled(conv, steps=50, chunk=1).as_text()
     memory = lambda program: program.compile().memory_analysis().temp_size_in_bytes
-    # A sixteenth with JAX 0.12; 0.10 runs all the forward convolutions first.
-    assert memory(compiled(conv, steps=32, chunk=2)) < memory(compiled(conv, steps=32)) / 1.5
+    assert memory(compiled(conv, steps=32, chunk=2)) < memory(compiled(conv, steps=32)) / 4

@@ -74,6 +74,15 @@ def unary(f: Callable, low: float, high: float, **options: Any) -> list[Example]
     return [Example(f, (between(low, high, *s),), len(s), **options) for s in shapes]
 
 
+def has_gradient(f: Callable) -> bool:
+    """Whether this JAX can differentiate it."""
+    try:
+        jax.eval_shape(jax.grad(f), 1.0, 2.0)
+    except NotImplementedError:
+        return False
+    return True
+
+
 def binary(f: Callable, one: tuple, other: tuple, **options: Any) -> list[Example]:
     """Both operands active, alike or along a size-1 axis, then each with a constant other."""
 
@@ -321,7 +330,9 @@ ELEMENTWISE: dict[str, list[Example]] = {
     "mulhi": integers(lambda i: bind("mulhi")(i << 28, i)),
     "ne": comparison(lambda x, y: jnp.round(x) != jnp.round(y)),
     "neg": unary(lax.neg, -2, 2),
-    "nextafter": unary(lambda x: lax.nextafter(x, const(9, x)), -2, 2, gradient=False),
+    "nextafter": unary(
+        lambda x: lax.nextafter(x, const(9, x)), -2, 2, gradient=has_gradient(lax.nextafter)
+    ),
     "not": unary(lambda x: jnp.where(~(x > 0.1), x, x * x), -2, 2),
     "one_minus_square": unary(bind("one_minus_square"), -2, 2),
     "or": logical(jnp.logical_or),

@@ -207,6 +207,12 @@ def _clamp(step: Step) -> Any:
     return jnp.where(inside & inside0, step.slopes[1], step.secant)
 
 
+def _nextafter(step: Step) -> Any:
+    """A step of one ulp from the first operand: Δy/Δx; its slope where the root stands still."""
+    slope = step.slopes[0]
+    return jnp.where(step.delta == 0, 0 if slope is None else slope, step.secant)
+
+
 def _convert(step: Step) -> Any:
     return step.slopes[0]
 
@@ -220,6 +226,7 @@ _STRUCTURAL: dict[str, Callable[[Step], Any]] = {
     "max": lambda step: _extremum(step, 1),
     "min": lambda step: _extremum(step, -1),
     "clamp": _clamp,
+    "nextafter": _nextafter,
     "convert_element_type": _convert,
     "reduce_precision": _convert,
     # Inside a chain, x and what was frozen of it are one scalar: the function is explained whole.
@@ -229,7 +236,7 @@ _STRUCTURAL: dict[str, Callable[[Step], Any]] = {
 
 _SINGULAR_AT_ZERO = ("pow", "cbrt")
 
-_JUMPS = ("sign", "floor", "ceil", "round", "rem", "nextafter")
+_JUMPS = ("sign", "floor", "ceil", "round")
 
 
 # Unary functions: closed forms of (g(u) - g(u0))/(u - u0) from both ends and both values.
