@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
+from benchmarks import faithfulness, neurons, readme, speed
 
-from benchmarks import faithfulness, faithfulness_report, neurons, readme, report, speed
-from benchmarks.methods import METHODS
-from benchmarks.models import MODELS
-
+# A benchmark's module holds: its docstring, shown by --help; `configure(parser)`, its own options;
+# `measure_all(args)` → what the JSON file holds; `shown(results)`, its tables for the terminal;
+# `write(path)`, page and figure beside the JSON file at path, from that alone.
+BENCHMARKS = {"speed": speed, "faithfulness": faithfulness, "neurons": neurons}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -24,36 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="command")
-
-    command = commands.add_parser("speed", help="what each method costs beside one gradient")
-    command.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="M")
-    command.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="M"
-    )
-    command.add_argument("--batch", type=positive, help="batch of every model (default: its own)")
-    command.add_argument("--rounds", type=positive, help="timed rounds (default: 15; quick: 5)")
-    command.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="default: JAX's own")
-    command.add_argument("--quick", action="store_true", help="batch 4 and few rounds: two minutes")
-    command.add_argument("--out", type=Path, help="folder (default: benchmarks/results/<device>)")
-    command.add_argument("--quiet", action="store_true", help="no progress bar, no table")
-    command.set_defaults(run=run_speed)
-
-    command = commands.add_parser("faithfulness", help="how near each method is to Shapley values")
-    command.add_argument("--networks", type=positive, default=200)
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--quick", action="store_true", help="4 networks a family: two minutes")
-    command.add_argument("--out", type=Path, help="folder (default: benchmarks/results/<device>)")
-    command.add_argument("--quiet", action="store_true", help="no progress bar, no table")
-    command.set_defaults(run=run_faithfulness)
-
-    command = commands.add_parser("neurons", help="whose ranking of hidden neurons is best")
-    command.add_argument("--examples", type=positive, default=200, help="explained (default: 200)")
-    command.add_argument("--rounds", type=positive, default=9, help="timed rounds (default: 9)")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--quick", action="store_true", help="20 examples, 3 rounds")
-    command.add_argument("--out", type=Path, help="folder (default: benchmarks/results/<device>)")
-    command.add_argument("--quiet", action="store_true", help="no progress bar, no table")
-    command.set_defaults(run=run_neurons)
+    for name, module in BENCHMARKS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(name, help=summary, description=module.__doc__)
+        command.add_argument("--quick", action="store_true", help="smaller, in two minutes or less")
+        command.add_argument(
+            "--out", type=Path, help="folder (default: benchmarks/results/<device>)"
+        )
+        command.add_argument("--quiet", action="store_true", help="no progress bar, no table")
+        module.configure(command)
+        command.set_defaults(run=run, benchmark=name)
 
     command = commands.add_parser("report", help="page and figure from a JSON file")
     command.add_argument("json", type=Path, nargs="+")
@@ -66,48 +46,20 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def run_speed(args: argparse.Namespace) -> None:
-    try:
-        device = jax.devices(args.device)[0]
-    except RuntimeError as error:
-        raise SystemExit(f"no {args.device} here: {error}") from None
-    scale: dict[str, Any] = {"batch": args.batch, "rounds": args.rounds or 15}
-    if args.quick:
-        scale = {"batch": args.batch or 4, "rounds": args.rounds or 5, "compiles": 1, "budget": 1.0}
-    results = speed.run(args.models, args.methods, device=device, progress=not args.quiet, **scale)
-    path = save(results, "speed", args)
+def run(args: argparse.Namespace) -> None:
+    """Measures, saves, and shows what was found."""
+    module = BENCHMARKS[args.benchmark]
+    results = module.measure_all(args)
+    path = save(results, args)
     if not args.quiet:
-        print(report.cost_table(results), report.method_table(results), path, sep="\n\n")
+        print(module.shown(results), path, sep="\n\n")
 
 
-def run_faithfulness(args: argparse.Namespace) -> None:
-    networks = 4 * len(faithfulness.FAMILIES) if args.quick else args.networks
-    results = faithfulness.run(networks, args.seed, progress=not args.quiet)
-    path = save(results, "faithfulness", args)
-    if not args.quiet:
-        print(faithfulness_report.table(results), path, sep="\n\n")
-
-
-def run_neurons(args: argparse.Namespace) -> None:
-    examples, rounds = (20, 3) if args.quick else (args.examples, args.rounds)
-    results = neurons.run(examples, rounds, args.seed, progress=not args.quiet)
-    path = save(results, "neurons", args)
-    if not args.quiet:
-        print(neurons.table(results), neurons.claims(results), path, sep="\n\n")
-
-
-def save(results: dict[str, Any], name: str, args: argparse.Namespace) -> Path:
+def save(results: dict[str, Any], args: argparse.Namespace) -> Path:
     """Writes the JSON, its page and its figure; the JSON's path."""
     out = args.out or RESULTS / slug(results["environment"])
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{name}{'-quick' if args.quick else ''}.json"
+    path = out / f"{args.benchmark}{'-quick' if args.quick else ''}.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
     write_report(path)
     return path
@@ -115,8 +67,7 @@ def save(results: dict[str, Any], name: str, args: argparse.Namespace) -> Path:
 
 def write_report(path: Path) -> None:
     """Page and figure, by the benchmark that the JSON file is of."""
-    kind = json.loads(path.read_text())["benchmark"]
-    {"speed": report, "faithfulness": faithfulness_report, "neurons": neurons}[kind].write(path)
+    BENCHMARKS[json.loads(path.read_text())["benchmark"]].write(path)
 
 
 def slug(environment: dict[str, Any]) -> str:

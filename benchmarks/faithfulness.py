@@ -7,6 +7,7 @@ inputs and references, hence run as one `vmap`.
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +19,23 @@ import numpy as np
 from tqdm import tqdm
 
 import jaxplain as jxp
-from benchmarks import measure
+from benchmarks import faithfulness_report, measure, options
 
 FEATURES = 12
 WIDTH = 16
 Array = jax.Array
+shown = faithfulness_report.table
+write = faithfulness_report.write
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--networks", type=options.positive, help="default: 200; quick: 24")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def measure_all(args: argparse.Namespace) -> dict[str, Any]:
+    networks = args.networks or (4 * len(FAMILIES) if args.quick else 200)
+    return run(networks, args.seed, progress=not args.quiet)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ or task), and the target's logit falls.  The larger the area under that fall, th
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Callable
@@ -23,13 +24,28 @@ import optax
 from tqdm import tqdm
 
 import jaxplain as jxp
-from benchmarks import measure
+from benchmarks import measure, options
 from jaxplain import demo
 
 Array = jax.Array
 Json = dict[str, Any]
 FRACTIONS = np.linspace(0, 1, 17)[1:] / 2  # of a layer's neurons that are ablated: up to half
 BASE = "DeepLIFT (rescale)"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--examples", type=options.positive, help="default: 200; quick: 20")
+    parser.add_argument("--rounds", type=options.positive, help="timed; default: 9; quick: 3")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def measure_all(args: argparse.Namespace) -> Json:
+    examples, rounds = (20, 3) if args.quick else (200, 9)
+    return run(args.examples or examples, args.rounds or rounds, args.seed, progress=not args.quiet)
+
+
+def shown(results: Json) -> str:
+    return f"{table(results)}\n\n{claims(results)}"
 
 
 class Digits(nn.Module):

@@ -1,5 +1,6 @@
 """`speed`: every method's cost beside one gradient's, on the same model, batch and run."""
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -7,11 +8,36 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from benchmarks import measure
+from benchmarks import measure, options, report
 from benchmarks.methods import BASELINE, METHODS, Method
 from benchmarks.models import MODELS, Model
 
 Json = dict[str, Any]
+write = report.write
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="M")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="M")
+    parser.add_argument(
+        "--batch", type=options.positive, help="batch of every model (default: its own; quick: 4)"
+    )
+    parser.add_argument(
+        "--rounds", type=options.positive, help="timed rounds (default: 15; quick: 5)"
+    )
+    options.add_device(parser)
+
+
+def measure_all(args: argparse.Namespace) -> Json:
+    scale: Json = {"batch": args.batch, "rounds": args.rounds or 15}
+    if args.quick:
+        scale = {"batch": args.batch or 4, "rounds": args.rounds or 5, "compiles": 1, "budget": 1.0}
+    device = options.device(args.device)
+    return run(args.models, args.methods, device=device, progress=not args.quiet, **scale)
+
+
+def shown(results: Json) -> str:
+    return f"{report.cost_table(results)}\n\n{report.method_table(results)}"
 
 
 def run(
