@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain import taps
+from jaxplain.adaptive import Node
 from jaxplain.chunking import chunked_map, weighted_sum
-from jaxplain.paths import nodes_and_weights
+from jaxplain.paths import Path, check_path, nodes_and_weights, refined
 from jaxplain.surrogate import staging
 
 
@@ -95,8 +96,11 @@ def conductance(
     at: taps.At,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
+    tolerance: float | None = None,
     chunk: int | None = None,
     return_gap: bool = False,
+    path: Path | None = None,
+    max_steps: int = 201,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
     r"""Conductance of neurons: C_h = ∫₀¹ ∂f/∂h ⊙ dh/dα dα along x(α) = ref + α (x - ref).
@@ -110,13 +114,17 @@ def conductance(
       at: a name, several or a pattern (`jaxplain.tag`).
       steps: number of gradient evaluations.
       quadrature: as `integrated_gradients`.
+      tolerance: as `integrated_gradients`, for all names at once.
       chunk: how many steps are evaluated at once; None all. Bounds memory, changes nothing else.
       return_gap: also return f(x) - f(ref) - Σ C, for each name.
+      path: as `integrated_gradients`: the input's way, in place of the straight one.
+      max_steps: as `integrated_gradients`.
       argnums: which argument(s) of f are x.
 
     Returns:
       `explain(x, *args)` → contributions shaped like the value for one name, {name: array} for
-      several.  Those of values that cut f sum to f(x) - f(ref) up to the quadrature's error.
+      several.  Those of values that cut f sum to f(x) - f(ref) up to the quadrature's error.  With
+      `return_gap` or a tolerance a tuple, as `integrated_gradients`.
 
     Raises:
       TypeError: f is not scalar-valued; x, or the named value, is not made of floating arrays;
@@ -134,18 +142,26 @@ def conductance(
     alphas, weights = nodes_and_weights(quadrature, steps)
 
     def explain(*args: Any) -> Any:
-        tapped, at_alpha, delta, change = _path(f, ref, at, args, argnums)
+        tapped, at_alpha, delta, change = _path(f, ref, at, args, argnums, path)
 
-        def flow(alpha: Any) -> Any:
+        def node_at(alpha: Any) -> Node:
             # One forward pass for both: its linear map moves h, and its transpose is the gradient.
-            point, probes = at_alpha(alpha), tapped.probes
+            point, velocity = at_alpha(alpha), delta
+            if path is not None:
+                point, velocity = jax.jvp(at_alpha, (alpha,), (jnp.ones_like(alpha),))
+            probes = tapped.probes
             (y, values), linear = jax.linearize(tapped.function, point, probes)
-            _, moved = linear(delta, probes)
+            slope, moved = linear(velocity, probes)
             transposed = jax.linear_transpose(linear, point, probes)
             nothing = jax.tree.map(jnp.zeros_like, values)
             _, multipliers = transposed((jnp.ones_like(y), nothing))
-            return jax.tree.map(jnp.multiply, multipliers, moved)
+            return Node(y, slope, jax.tree.map(jnp.multiply, multipliers, moved))
 
+        if tolerance is not None:
+            total, _, taken = refined(node_at, tolerance, max_steps)
+            result = _with_gap(tapped, total, change, return_gap)
+            return (*result, taken) if return_gap else (result, taken)
+        flow = lambda alpha: node_at(alpha).average
         total = weighted_sum(flow, jnp.asarray(alphas), jnp.asarray(weights), chunk)
         return _with_gap(tapped, total, change, return_gap)
 
@@ -279,14 +295,20 @@ def internal_influence(
     return explain
 
 
-def _path(f: Callable[..., Any], ref: Any, at: taps.At, args: Any, argnums: Any) -> Any:
+def _path(
+    f: Callable[..., Any], ref: Any, at: taps.At, args: Any, argnums: Any, path: Path | None = None
+) -> Any:
     """f tapped, the point at α, x - ref, and what gives f(x) - f(ref)."""
     tapped = taps.tapped(f, at, args, argnums)
     x = staging.as_input(staging.pick(args, argnums))
     reference = staging.as_reference(ref, x)
     delta = jax.tree.map(jnp.subtract, x, reference)
+    if path is not None:
+        check_path(path, reference, x)
 
     def at_alpha(alpha: Any) -> Any:
+        if path is not None:
+            return path(reference, x, alpha)
         return jax.tree.map(lambda v, d: v + alpha.astype(d.dtype) * d, reference, delta)
 
     def change() -> Any:

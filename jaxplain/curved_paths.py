@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jaxplain import taps
 from jaxplain.chunking import chunked_map
+from jaxplain.conductance import conductance
 from jaxplain.gradients import gradient
 from jaxplain.paths import Path, check_path, integrated_gradients
 from jaxplain.surrogate import staging
@@ -25,6 +27,7 @@ def guided_integrated_gradients(
     steps: int = 200,
     fraction: float = 0.25,
     max_distance: float = 0.02,
+    at: taps.At | None = None,
     return_gap: bool = False,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
@@ -40,16 +43,21 @@ def guided_integrated_gradients(
       steps: number of gradient evaluations, ≥ 1, one after another.
       fraction: of elements that move at a time, in (0, 1].
       max_distance: from the straight line, in [0, 1]; 0 is the straight line.
+      at: a name, several or a pattern: contributions of these values h inside f
+        (`jaxplain.tag`). The path is in their own space, from h(ref) to h(x), everything else
+        staying at x; values that do not feed one another move together, as one cut of f.
       return_gap: also return f(x) - f(ref) - Σ C.
       argnums: which argument(s) of f are x.
 
     Returns:
       `explain(x, *args)` → contributions, a tree like x, summing to f(x) - f(ref) up to the steps'
-      error, of order 1/steps; with `return_gap` the pair. It has no reverse mode.
+      error, of order 1/steps; with `return_gap` the pair. It has no reverse mode.  With `at` one
+      array like the value for one name, {name: array} for several; those of values that cut f sum
+      to f(x) - f(ref), of others to f(x) less f with the values of ref in their place.
 
     Raises:
       TypeError: f is not scalar-valued, or x is not made of floating arrays.
-      ValueError: ref does not broadcast to x; an option out of range.
+      ValueError: ref does not broadcast to x; an option out of range; there is no name like `at`.
 
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
@@ -64,6 +72,15 @@ def guided_integrated_gradients(
             f"steps={steps} must be ≥ 1, fraction={fraction} in (0, 1] and "
             f"max_distance={max_distance} in [0, 1]"
         )
+    if at is not None:
+        method = functools.partial(
+            guided_integrated_gradients,
+            steps=steps,
+            fraction=fraction,
+            max_distance=max_distance,
+            return_gap=return_gap,
+        )
+        return taps.straight(method, f, at, ref, argnums)
 
     def explain(*args: Any) -> Any:
         x = staging.as_input(staging.pick(args, argnums))
@@ -136,6 +153,7 @@ def blur_integrated_gradients(
     quadrature: str = "gauss-legendre",
     tolerance: float | None = None,
     chunk: int | None = None,
+    at: taps.At | None = None,
     return_gap: bool = False,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
@@ -152,15 +170,19 @@ def blur_integrated_gradients(
       quadrature: as in `integrated_gradients`.
       tolerance: as in `integrated_gradients`.
       chunk: as in `integrated_gradients`.
-      return_gap: as in `integrated_gradients`.
+      at: a name, several or a pattern: contributions of these values h inside f
+        (`jaxplain.tag`), ∫₀¹ ∂f/∂h ⊙ dh/dα dα as x becomes sharp: their `conductance` along γ.
+      return_gap: as in `integrated_gradients`; with `at` for each name.
       argnums: which argument of f is x.
 
     Returns:
       `explain(x, *args)` → contributions, an array like x, summing to f(x) - f(x blurred by σ) up
-      to the quadrature's error; with `return_gap` or a tolerance as `integrated_gradients`.
+      to the quadrature's error; with `return_gap` or a tolerance as `integrated_gradients`.  With
+      `at` one array like the value for one name, {name: array} for several: those of values that
+      cut f have the same sum.
 
     Raises:
-      TypeError: f is not scalar-valued, or x is not one floating array.
+      TypeError: f is not scalar-valued, or x is not one floating array; with `at` as `conductance`.
       ValueError: σ ≤ 0; as `integrated_gradients`.
 
     Example:
@@ -189,7 +211,8 @@ def blur_integrated_gradients(
         x = staging.as_input(staging.pick(args, argnums))
         if not staging.same_tree(x, 0):
             raise TypeError(f"one array can be blurred, and x is {jax.tree.map(jnp.shape, x)}")
-        return integrated_gradients(
+        method = integrated_gradients if at is None else functools.partial(conductance, at=at)
+        return method(
             f,
             blur(x, jnp.asarray(stdev, x.dtype)),
             steps=steps,
@@ -225,6 +248,7 @@ def idgi(
     steps: int = 32,
     path: Path | None = None,
     chunk: int | None = None,
+    at: taps.At | None = None,
     return_gap: bool = False,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
@@ -238,17 +262,19 @@ def idgi(
       steps: number of steps, ≥ 1, a gradient each.
       path: `path(ref, x, α)` → a tree like x; None is the straight line.
       chunk: how many steps are evaluated at once; None all.
+      at: as `guided_integrated_gradients`, along the straight line.
       return_gap: also return f(x) - f(ref) - Σ C.
       argnums: which argument(s) of f are x.
 
     Returns:
       `explain(x, *args)` → contributions, a tree like x, that sum to f(x) - f(ref) but for the
       steps that start where the gradient is 0, which nobody gets; with `return_gap` the pair.
+      With `at` as `guided_integrated_gradients`.
 
     Raises:
       TypeError: f is not scalar-valued, or x is not made of floating arrays.
       ValueError: ref does not broadcast to x; steps < 1; chunk < 1; a path that does not lead from
-        ref to x.
+        ref to x, or one with `at`; there is no name like `at`.
 
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
@@ -259,6 +285,11 @@ def idgi(
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, and is {steps}")
+    if at is not None:
+        if path is not None:
+            raise ValueError("the path to a value inside is straight: give `at` or `path`")
+        method = functools.partial(idgi, steps=steps, chunk=chunk, return_gap=return_gap)
+        return taps.straight(method, f, at, ref, argnums)
 
     def explain(*args: Any) -> Any:
         x = staging.as_input(staging.pick(args, argnums))

@@ -73,7 +73,7 @@ def deeplift(
     Source: Shrikumar, Greenside & Kundaje, "Learning important features through propagating
     activation differences", arXiv 1704.02685, eqs. 1-3 and section 3.5.
     """
-    table = _table(rules)
+    table = rule_table(rules)
     if return_gap:
         table = freeze_choices(table)
 
@@ -121,7 +121,11 @@ def _inside(
         # In x too, although nothing asks for it: a rule that this backward pass left unused would
         # stand in for the gradient when scores are differentiated again.
         y, vjp = jax.vjp(surrogate, x, tapped.probes)
-        return vjp(jnp.ones_like(y))[1], y
+        arriving = vjp(jnp.ones_like(y))[1]
+        if multiply and not table.lifted.needs_reference:  # such a table knows no differences
+            change = jax.tree.map(jnp.subtract, tapped.values(x), tapped.values(reference))
+            arriving = jax.tree.map(jnp.multiply, arriving, change)
+        return arriving, y
 
     scores, y = received(multiply)
     if not return_gap:
@@ -132,7 +136,8 @@ def _inside(
     return tapped.result(scores), tapped.result(gaps)
 
 
-def _table(rules: str | RuleTable) -> RuleTable:
+def rule_table(rules: str | RuleTable) -> RuleTable:
+    """The table of a name, or a table as it is."""
     if isinstance(rules, RuleTable):
         return rules
     if rules not in _TABLES:

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from jaxplain import taps
 from jaxplain.chunking import weighted_sum
+from jaxplain.deeplift import deeplift, rule_table
 from jaxplain.paths import nodes_and_weights
-from jaxplain.surrogate import evaluate, rules, staging
+from jaxplain.surrogate import RuleTable, evaluate, staging
 from jaxplain.surrogate.control_flow import reaches
-from jaxplain.surrogate.rules.taps import tapped as with_taps
 
 OUTPUT = "(output)"
 MULTIPLIERS = ("deeplift", "gradient", "integrated")
@@ -25,6 +25,7 @@ def attribution_patching(
     *,
     at: taps.At,
     multipliers: str = "deeplift",
+    rules: str | RuleTable = "rescale",
     steps: int = 8,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
@@ -41,6 +42,7 @@ def attribution_patching(
       at: a name, several or a pattern (`jaxplain.tag`).
       multipliers: `"gradient"` takes ∂f/∂h at x (the original), `"deeplift"` DeepLIFT's with
         `corrupted` as the reference, `"integrated"` the gradient averaged between both inputs.
+      rules: of DeepLIFT, as `jaxplain.deeplift`.
       steps: of that average.
       argnums: which argument(s) of f are x.
 
@@ -64,16 +66,16 @@ def attribution_patching(
     with integrated multipliers Hanna, Pezzelle & Belinkov, arXiv 2403.17806, eq. 5.
     """
     _check(multipliers)
+    if multipliers == "deeplift":
+        method = deeplift(f, corrupted, rules=rules, at=at, argnums=argnums)
+        return lambda *args: jax.tree.map(jnp.negative, method(*args))
 
     def explain(*args: Any) -> Any:
         tapped = taps.tapped(f, at, args, argnums)
         x = staging.as_input(staging.pick(args, argnums))
         other = staging.as_reference(corrupted, x)
         change = jax.tree.map(jnp.subtract, tapped.values(other), tapped.values(x))
-        if multipliers == "deeplift":
-            arriving = _multipliers(tapped, x, other)
-        else:
-            arriving = _collected(tapped.gradient, multipliers, x, other, steps)
+        arriving = _collected(tapped.gradient, multipliers, x, other, steps)
         return tapped.result(jax.tree.map(jnp.multiply, arriving, change))
 
     return explain
@@ -85,6 +87,7 @@ def edge_attributions(
     *,
     at: taps.At,
     multipliers: str = "deeplift",
+    rules: str | RuleTable = "rescale",
     steps: int = 8,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
@@ -98,6 +101,8 @@ def edge_attributions(
       corrupted: the other input: a scalar, or a tree that broadcasts to x.
       at: several names, or a pattern (`jaxplain.tag`).
       multipliers: as `attribution_patching`.
+      rules: as `attribution_patching`, of the kinds that keep a value's change in one part
+        (`"rescale"`).
       steps: as `attribution_patching`.
       argnums: which argument(s) of f are x.
 
@@ -107,6 +112,7 @@ def edge_attributions(
 
     Raises:
       TypeError, ValueError, UnsupportedPrimitive: as `attribution_patching`.
+      ValueError: rules that keep parts of a value's change apart (RevealCancel, central limit).
 
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
@@ -121,6 +127,13 @@ def edge_attributions(
     arXiv 2310.10348, section 3.
     """
     _check(multipliers)
+    table = rule_table(rules)
+    if multipliers == "deeplift" and table.lifted.detached:
+        raise ValueError(
+            "edges are those of f cut at the named values, where the parts of a value's change "
+            f"that {rules if isinstance(rules, str) else 'these rules'!r} keeps apart would be one "
+            'again. Use rules="rescale", or `attribution_patching`, which takes all rules.'
+        )
 
     def explain(*args: Any) -> Any:
         tapped = taps.tapped(f, at, args, argnums)
@@ -134,7 +147,10 @@ def edge_attributions(
             return _apart(edges, cut, tapped.gradient(point))
 
         if multipliers == "deeplift":
-            arriving = _secants(tapped, edges, x, other)
+            whole = deeplift(
+                f, corrupted, rules=table, at=list(tapped.probes), multiply=False, argnums=argnums
+            )
+            arriving = _secants(tapped, table, edges, whole(*args), x, other)
         else:
             arriving = _collected(gradients, multipliers, x, other, steps)
         return {(u, v): m * change[u] for (u, v), m in arriving.items()}
@@ -159,27 +175,16 @@ def _collected(gradients: Any, multipliers: str, x: Any, other: Any, steps: int)
     return weighted_sum(at_alpha, alphas, weights)
 
 
-def _multipliers(tapped: taps.Tapped, x: Any, other: Any) -> Any:
-    """DeepLIFT's at the tapped values."""
-
-    def surrogate(x: Any, probes: Any) -> Any:
-        table = with_taps(rules.rescale(), multiply=False)
-        f = lambda x, probes: tapped.function(x, probes)[0]
-        return evaluate(f, table, (other, tapped.probes), (x, probes), (0, 1))[0]
-
-    # In x too, lest a rule that is left unused stand in for the gradient of a later loss.
-    return jax.grad(surrogate, (0, 1))(x, tapped.probes)[1]
-
-
-def _secants(tapped: taps.Tapped, edges: Any, x: Any, other: Any) -> Any:
+def _secants(
+    tapped: taps.Tapped, table: RuleTable, edges: Any, multipliers: Any, x: Any, other: Any
+) -> Any:
     """DeepLIFT's along the edges: of the program cut at the values, which are inputs of its own."""
     values, others = tapped.values(x), tapped.values(other)
 
     def surrogate(x: Any, h: Any) -> Any:
-        return evaluate(tapped.replaced, rules.rescale(), (other, others), (x, h), (0, 1))[0]
+        return evaluate(tapped.replaced, table, (other, others), (x, h), (0, 1))[0]
 
     outputs, pull = jax.vjp(surrogate, x, values)
-    multipliers = _multipliers(tapped, x, other)
     return _apart(edges, (outputs, lambda cotangents: pull(cotangents)[1:]), multipliers)
 
 

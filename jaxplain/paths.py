@@ -144,7 +144,7 @@ def integrated_gradients(
         if path is not None:
             check_path(path, reference, x)
         if tolerance is not None:
-            average, gap, taken = _refined(node_at, tolerance, max_steps)
+            average, gap, taken = refined(node_at, tolerance, max_steps)
             result = contributions(average) if multiply else average
             return (result, gap, taken) if return_gap else (result, taken)
         average = weighted_sum(gradient_at, jnp.asarray(alphas), jnp.asarray(weights), chunk)
@@ -157,7 +157,7 @@ def integrated_gradients(
     return explain
 
 
-def _refined(
+def refined(
     node_at: Callable[[Any], Node], tolerance: float, max_steps: int
 ) -> tuple[Any, Any, Any]:
     """An average gradient within the tolerance, its gap, and how many gradients it took."""

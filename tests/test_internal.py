@@ -92,6 +92,14 @@ def test_multipliers_times_the_change_are_contributions():
     assert abs(gaps["second"]) < 1e-5 < abs(gaps["branch"])
 
 
+def test_rules_without_differences_are_multiplied_inside_as_at_the_input():
+    f = lambda x: jax.nn.relu(jxp.tag(2 * x, "h")).sum()
+    explain = functools.partial(jxp.deeplift, f, 0.5, rules=jxp.rules.guided_backprop())
+    x = jnp.array([1.0, -2.0, 3.0])
+    np.testing.assert_allclose(explain(at="h")(x), explain()(x))
+    np.testing.assert_allclose(explain(at="h", multiply=False)(x), [1, 0, 1])
+
+
 def test_reveal_cancel_keeps_a_values_parts_apart():
     """relu(h) - relu(h - 1) for h = a - b with a = b = 2: Δ⁺ = 2 and Δ⁻ = -2 cancel in h."""
     f = lambda x: (lambda h: jax.nn.relu(h) - jax.nn.relu(h - 1))(jxp.tag(x[0] - x[1], "h"))
@@ -144,6 +152,58 @@ def test_integrated_gradients_go_straight_in_the_values_own_space():
     both = jax.jit(jxp.integrated_gradients(branches, 0.0, at=["a", "b"], steps=4))(X)
     np.testing.assert_allclose(both["a"] + both["b"], 2 * X**3, rtol=1e-5)
     np.testing.assert_allclose(both["a"], both["b"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [
+        (functools.partial(jxp.guided_integrated_gradients, steps=50, max_distance=0.1), 0.05),
+        (functools.partial(jxp.idgi, steps=8), 1e-5),
+    ],
+    ids=["guided", "idgi"],
+)
+def test_chosen_paths_go_in_the_values_own_space(method, error):
+    h, h0 = values(small, X), values(small, REF)
+    inside, gaps = jax.jit(method(small, REF, at="*", return_gap=True))(X)
+    for name in ("first", "second"):
+        above = jax.jit(method(upper(small, name, X), h0[name]))(h[name])
+        np.testing.assert_allclose(inside[name], above, atol=1e-5)
+        np.testing.assert_allclose(inside[name].sum() + gaps[name], change(small), atol=1e-5)
+        assert abs(gaps[name]) < error * abs(change(small))
+    one = jax.eval_shape(method(small, REF, at="first"), X)
+    assert one.shape == (6,)
+
+
+def test_blur_goes_through_the_layers_as_the_image_sharpens():
+    image = jax.random.uniform(KEYS[0], (9, 8))
+    kernel = jax.random.normal(KEYS[1], (72, 5)) / 4
+    first = lambda x: jnp.tanh(x.ravel() @ kernel)
+    f = lambda x: (jxp.tag(first(x), "first") ** 2) @ W3[:5] + 0 * jxp.tag(x[0], "row").sum()
+    blurred = functools.partial(jxp.references.gaussian_blur, axes=(0, 1))
+    total = f(image) - f(blurred(image, stdev=2.0))
+    explain = functools.partial(jxp.blur_integrated_gradients, f, stdev=2.0, axes=(0, 1))
+    scores, gap = jax.jit(explain(at="first", return_gap=True))(image)
+    np.testing.assert_allclose(scores.sum() + gap, total, atol=1e-5)
+    assert abs(gap) < 1e-3 * abs(total)
+    # In small steps: ∂f/∂h = 2 h w, at the middle of every move.
+    steps = np.stack([first(blurred(image, stdev=2.0 * (1 - k / 8))) for k in range(9)])
+    by_differences = ((steps[1:] ** 2 - steps[:-1] ** 2) * W3[:5]).sum(0)
+    np.testing.assert_allclose(scores, by_differences, atol=2e-2 * abs(scores).max())
+    several, gaps, count = jax.jit(explain(at="*", tolerance=1e-3, return_gap=True))(image)
+    np.testing.assert_allclose(several["first"], scores, atol=0.01 * abs(scores).max())
+    assert several["row"].shape == (8,) and abs(gaps["first"]) <= 1e-3 * abs(total) and count < 60
+
+
+def test_conductance_along_a_path_of_ones_own():
+    bend = lambda ref, x, alpha: ref + jnp.array([1, alpha, alpha**2, alpha]) * alpha * (x - ref)
+    explain = jxp.conductance(network, REF, at="*", path=bend, steps=64, return_gap=True)
+    scores, gaps = jax.jit(explain)(X)
+    whole = jax.jit(jxp.integrated_gradients(network, REF, path=bend, steps=64))(X)
+    for name in LAYERS:
+        assert abs(gaps[name]) < 1e-3
+        np.testing.assert_allclose(scores[name].sum(), whole.sum(), atol=1e-4)
+    straight = jax.jit(jxp.conductance(network, REF, at="first", steps=64))(X)
+    assert abs(straight - scores["first"]).max() > 1e-3
 
 
 def naive_conductance(f, name, steps):
@@ -282,5 +342,7 @@ def test_errors():
         jxp.gradient(lambda x: x[jxp.tag(jnp.argmax(x), "i")], at="i")(X)
     with pytest.raises(TypeError, match="must return a scalar"):
         jxp.conductance(lambda x: jxp.tag(x, "h"), REF, at="h")(X)
+    with pytest.raises(ValueError, match="give `at` or `path`"):
+        jxp.idgi(network, REF, at="first", path=lambda ref, x, alpha: x)
     with pytest.raises(ValueError, match="the layer is one name"):
         jxp.neuron_conductance(network, REF, at=["first", "third"])(X)

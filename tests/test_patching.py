@@ -62,6 +62,29 @@ def test_edges_add_up_to_their_nodes(multipliers):
         np.testing.assert_allclose(total, score, atol=1e-5)
 
 
+@pytest.mark.parametrize("rules", ["reveal_cancel", "central_limit"])
+def test_rules_in_parts_estimate_patches_and_have_no_edges(rules):
+    scores = jax.jit(
+        jxp.attribution_patching(f, CORRUPTED, at=["block_0", "last"], rules=rules)
+    )(X)
+    own = jax.jit(jxp.deeplift(f, CORRUPTED, at="block_0", rules=rules))(X)
+    np.testing.assert_allclose(scores["block_0"], -own, atol=1e-6)
+    np.testing.assert_allclose(scores["last"].sum(), f(CORRUPTED) - f(X), rtol=1e-5)
+    with pytest.raises(ValueError, match=f"{rules}' keeps apart would be one again"):
+        jxp.edge_attributions(f, CORRUPTED, at="block_*", rules=rules)
+    jxp.edge_attributions(f, CORRUPTED, at="block_*", rules=rules, multipliers="gradient")
+
+
+def test_rules_may_be_a_table():
+    squashed = lambda x: jax.nn.standardize(jxp.tag(jnp.tanh(W[0] @ x), "a"))
+    f = lambda x: squashed(x) @ W[1, 0]
+    options = dict(at=["a"], rules=jxp.rules.rescale(norm_theta=1.0))
+    edges = jax.jit(jxp.edge_attributions(f, CORRUPTED, **options))(X)
+    nodes = jax.jit(jxp.attribution_patching(f, CORRUPTED, **options))(X)
+    np.testing.assert_allclose(edges["a", "(output)"], nodes["a"], atol=1e-6)
+    np.testing.assert_allclose(nodes["a"].sum(), f(CORRUPTED) - f(X), atol=1e-5)
+
+
 def test_edges_are_what_passes_directly():
     """u → v through a product with x, u → output through 4u, v → output as it is."""
 
