@@ -103,9 +103,10 @@ def intervene(f: Callable[..., Any], edits: Mapping[str, Any]) -> Callable[..., 
 
     Args:
       f: any traceable function.
-      edits: {name or pattern: function of the value, or the array to put there}.  Inside a scan
-        a function is called with the value of one step, and an array has the steps in front (as
-        `capture` returns it).  What replaces a value must broadcast to it.
+      edits: {name or pattern: function of the value, or the array to put there, or (array, mask)
+        to put it only where the mask is True}.  Inside a scan a function is called with the value
+        of one step, and arrays have the steps in front (as `capture` returns them): a mask edits
+        some steps, and lets those after them follow.  What replaces a value must broadcast to it.
 
     Returns:
       `intervened(*args, **kwargs)` → f's output.  Names stay, on the new values.
@@ -132,6 +133,9 @@ def intervene(f: Callable[..., Any], edits: Mapping[str, Any]) -> Callable[..., 
                     raise ValueError(f"two edits ask for {name!r}: {sorted(edits)}")
                 if callable(edit):
                     functions[name] = edit
+                elif isinstance(edit, tuple):
+                    functions[name] = taps.masked
+                    arrays[name] = taps.masked_input(*edit, found[name].value, name)
                 else:
                     functions[name] = lambda value, replacement: replacement
                     arrays[name] = taps.replacement(edit, found[name].value, name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ class Site:
 
     path: Path
     value: jax.ShapeDtypeStruct
+    steps: tuple[int, ...]
 
 
 def sites(closed_jaxpr: Any) -> dict[str, Site]:
@@ -55,7 +57,7 @@ def _sites(jaxpr: Any, path: Path, steps: tuple[int, ...]) -> Iterator[tuple[str
         if eqn.primitive is _NAME:
             aval = eqn.outvars[0].aval
             value = jax.ShapeDtypeStruct((*steps, *aval.shape), aval.dtype)
-            yield eqn.params["name"], Site((*path, i), value)
+            yield eqn.params["name"], Site((*path, i), value, steps)
         length = (eqn.params["length"],) if eqn.primitive.name == "scan" else ()
         for j, body in enumerate(compat.bodies(eqn)):
             yield from _sites(body, (*path, i, j), (*steps, *length))
@@ -185,6 +187,18 @@ def replacement(array: Any, value: Any, name: str) -> Any:
         ) from None
 
 
+def masked_input(array: Any, mask: Any, value: Any, name: str) -> tuple[Any, Any]:
+    """What `masked` puts in a value's place, and where, both spread over the value."""
+    shape = jax.ShapeDtypeStruct(value.shape, bool)
+    return replacement(array, value, name), replacement(mask, shape, name)
+
+
+def masked(value: Any, given: tuple[Any, Any]) -> Any:
+    """An edit of a value's elements where a mask is True; the others stay as they are computed."""
+    array, mask = given
+    return jnp.where(mask, array, value)
+
+
 # Equations with bodies.  `walks[j](values, inputs)` evaluates the j-th → (outputs, kept).
 
 
@@ -261,7 +275,9 @@ class Tapped:
 
     function: Callable[[Any, Values], tuple[Any, Values]]  # x, probes → f's scalar, the values
     replaced: Callable[[Any, Values], tuple[Any, Values]]  # x, values in place of theirs → the same
+    mixed: Callable[[Any, Values], tuple[Any, Values]]  # x, (values, masks) → the same, if masked
     probes: Values
+    sites: Mapping[str, Site]
     single: bool  # one name, rather than several or a pattern
 
     def values(self, x: Any) -> Values:
@@ -309,7 +325,9 @@ def tapped(f: Callable[..., Any], at: At, args: Sequence[Any], argnums: Any = 0)
     return Tapped(
         function=edited(lambda value, probe: value + checkpoint_name(probe, TAP)),
         replaced=edited(lambda value, other: other),
+        mixed=edited(masked),
         probes={name: jnp.zeros(value.shape, value.dtype) for name, value in values.items()},
+        sites={name: found[name] for name in names},
         single=single,
     )
 
@@ -317,15 +335,20 @@ def tapped(f: Callable[..., Any], at: At, args: Sequence[Any], argnums: Any = 0)
 def one_by_one(
     method: Callable[..., Any], f: Callable[..., Any], at: At, ref: Any, argnums: Any = 0
 ) -> Callable[..., Any]:
-    """`method(upper, ref)(h)` for each value by itself; `ref` is the value's, or {name: its}."""
+    """`method(upper, ref)(h)` for each value by itself, of methods that replace elements by `ref`'s.
+
+    `ref` is the value's, or {name: its}.  Elements that are not replaced are +inf in what `upper`
+    gets, and stay as f computes them: in a scan they follow what was replaced a step before.
+    """
 
     def explain(*args: Any) -> Any:
         x = staging.as_input(staging.pick(args, argnums))
         tap = tapped(f, at, args, argnums)
         results = {}
-        for name, value in tap.values(x).items():
+        for name, probe in tap.probes.items():
             own = ref[name] if isinstance(ref, Mapping) else ref
-            results[name] = method(lambda h: tap.replaced(x, {name: h})[0], own)(value)
+            upper = lambda h: tap.mixed(x, {name: (h, h != jnp.inf)})[0]
+            results[name] = method(upper, own)(jnp.full_like(probe, jnp.inf))
         return tap.result(results)
 
     return explain
@@ -337,7 +360,7 @@ def straight(
     """`method(upper, h_ref)(h)`, where `upper` is f as a function of the values that `at` names.
 
     Values that do not depend on each other are one cut of f and move together; one that another
-    feeds has a turn of its own.
+    feeds has a turn of its own, and so has each step of a scan that feeds the next.
     """
 
     def explain(*args: Any) -> Any:
@@ -345,16 +368,40 @@ def straight(
         tap = tapped(f, at, args, argnums)
         values, origin = tap.values(x), tap.values(staging.as_reference(ref, x))
         results = {}
-        for group in _apart(tap, x):
+        for group, by_step in _apart(tap, x):
             h, h0 = ({name: v[name] for name in group} for v in (values, origin))
-            results.update(_by_name(method(lambda h: tap.replaced(x, h)[0], h0)(h), group))
+            if by_step:
+                scores = _step_by_step(method, tap, x, h, h0)
+            else:
+                scores = method(lambda h: tap.replaced(x, h)[0], h0)(h)
+            results.update(_by_name(scores, group))
         return _joined(tap, results)
 
     return explain
 
 
-def _apart(tap: Tapped, x: Any) -> list[list[str]]:
-    """The names in groups within which none depends on another."""
+def _step_by_step(method: Callable[..., Any], tap: Tapped, x: Any, h: Values, h0: Values) -> Any:
+    """`method(upper, h0)(h)` for each step of a scan, while the others follow; stacked."""
+    (steps,) = {tap.sites[name].steps for name in h}
+    count, depth = math.prod(steps), len(steps)
+
+    def turn(step: Any) -> Any:
+        here = (jnp.arange(count) == step).reshape(steps)
+
+        def upper(own: Values) -> Any:
+            spread = lambda name: jnp.broadcast_to(own[name], h[name].shape)
+            return tap.mixed(x, {name: (spread(name), here) for name in own})[0]
+
+        one = lambda v: v.reshape(count, *v.shape[depth:])[step]
+        return method(upper, jax.tree.map(one, h0))(jax.tree.map(one, h))
+
+    stacked = jax.lax.map(turn, jnp.arange(count))
+    return jax.tree.map(lambda v: v.reshape(*steps, *v.shape[1:]), stacked)
+
+
+def _apart(tap: Tapped, x: Any) -> list[tuple[list[str], bool]]:
+    """The names in groups within which none feeds another, and whether each of a group feeds itself
+    (from step to step of one scan)."""
     jaxpr = jax.make_jaxpr(lambda probes: tap.function(x, probes)[1])(tap.probes)
     names = sorted(tap.probes)  # as a dict's leaves are
     feeds = {
@@ -365,15 +412,20 @@ def _apart(tap: Tapped, x: Any) -> list[list[str]]:
         }
         for name in names
     }
+
+    def together(a: str, b: str) -> bool:
+        loops = [tap.sites[n].steps if n in feeds[n] else None for n in (a, b)]
+        return a not in feeds[b] and b not in feeds[a] and loops[0] == loops[1]
+
     groups: list[list[str]] = []
     for name in tap.probes:
         for group in groups:
-            if not any(name in feeds[other] or other in feeds[name] for other in group):
+            if all(together(name, other) for other in group):
                 group.append(name)
                 break
         else:
             groups.append([name])
-    return groups
+    return [(group, group[0] in feeds[group[0]]) for group in groups]
 
 
 def _by_name(result: Any, group: list[str]) -> dict[str, Any]:

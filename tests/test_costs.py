@@ -1,7 +1,8 @@
 """What an explanation costs beside a gradient, counted in the compiled programs."""
 
-from functools import cache
+from functools import cache, partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -67,3 +68,65 @@ def test_twenty_references_cost_less_than_twenty_runs(name, record_property):
     flops, memory = compare(record_property, many, one)
     assert flops <= 20
     assert memory < 20
+
+
+class Block(nn.Module):
+    """A pre-norm transformer layer, what it adds to the stream named."""
+
+    @nn.compact
+    def __call__(self, x):
+        attend = nn.MultiHeadDotProductAttention(4)
+        x = x + jxp.tag(attend(nn.LayerNorm()(x)), "attention")
+        y = nn.gelu(nn.Dense(4 * x.shape[-1])(nn.LayerNorm()(x)))
+        x = x + jxp.tag(nn.Dense(x.shape[-1])(y), "mlp")
+        return jxp.tag(x, "stream")
+
+
+@cache
+def twelve_layers(in_a_scan):
+    """f(x, params) with the layers written out or in a scan; a batch of inputs; params."""
+    xs = jax.random.normal(jax.random.key(0), (32, 32, 64))
+    keys = jax.random.split(jax.random.key(1), 12)
+    params = jax.jit(jax.vmap(Block().init, (0, None)))(keys, xs[0])
+
+    def f(x, params):
+        if in_a_scan:
+            x, _ = jax.lax.scan(lambda x, p: (Block().apply(p, x), None), x, params)
+        else:
+            for i in range(12):
+                x = Block().apply(jax.tree.map(lambda leaf: leaf[i], params), x)
+        return jnp.tanh(x).mean()
+
+    return f, xs, params
+
+
+@pytest.mark.parametrize("in_a_scan", [False, True], ids=["written out", "in a scan"])
+def test_all_layers_of_a_transformer_cost_about_one_gradient(in_a_scan, record_property):
+    f, xs, params = twelve_layers(in_a_scan)
+    shape = (12, 32, 64) if in_a_scan else (32, 64)
+    assert {v.shape for v in jxp.names(f)(xs[0], params).values()} == {shape}
+    ref = jnp.zeros_like(xs[0])
+    gradient = count(lambda x, ref, p: jax.grad(f)(x, p), xs, ref, params)
+    for method in (
+        lambda f, ref: jxp.deeplift(f, ref, at="*"),
+        lambda f, ref: jxp.gradient(f, at="*"),
+        lambda f, ref: jxp.attribution_patching(f, ref, at="*"),
+    ):
+        explain = lambda x, ref, p, method=method: method(f, ref)(x, p)
+        flops, memory = compare(record_property, count(explain, xs, ref, params), gradient)
+        assert flops <= 1.5
+        assert memory <= 1.5
+
+
+@pytest.mark.parametrize("in_a_scan", [False, True], ids=["written out", "in a scan"])
+def test_conductance_costs_one_run_of_integrated_gradients(in_a_scan, record_property):
+    f, xs, params = twelve_layers(in_a_scan)
+    xs, ref = xs[:1], jnp.zeros_like(xs[0])
+    layer = "stream" if in_a_scan else "stream#5"
+    of = lambda method: lambda x, ref, p: method(f, ref, steps=32)(x, p)
+    path = count(of(jxp.integrated_gradients), xs, ref, params)
+    for method in (jxp.conductance, jxp.neuron_integrated_gradients):
+        inside = count(of(partial(method, at=layer)), xs, ref, params)
+        # In the scan all twelve layers at once: a derivative along them all is added to two passes.
+        limit = 1.6 if in_a_scan else 1.3
+        assert compare(record_property, inside, path)[0] <= limit

@@ -64,9 +64,7 @@ def test_edges_add_up_to_their_nodes(multipliers):
 
 @pytest.mark.parametrize("rules", ["reveal_cancel", "central_limit"])
 def test_rules_in_parts_estimate_patches_and_have_no_edges(rules):
-    scores = jax.jit(
-        jxp.attribution_patching(f, CORRUPTED, at=["block_0", "last"], rules=rules)
-    )(X)
+    scores = jax.jit(jxp.attribution_patching(f, CORRUPTED, at=["block_0", "last"], rules=rules))(X)
     own = jax.jit(jxp.deeplift(f, CORRUPTED, at="block_0", rules=rules))(X)
     np.testing.assert_allclose(scores["block_0"], -own, atol=1e-6)
     np.testing.assert_allclose(scores["last"].sum(), f(CORRUPTED) - f(X), rtol=1e-5)

@@ -23,7 +23,7 @@ def _scan(walk: Walk, lifted: type[Lifted], equation: Equation, *operands: Any) 
     params = equation.params
     num_consts, num_carry = compat.scan_arity(params)
     consts, carry, xs = _split(operands, num_consts, num_carry)
-    active = _active_carry(params["jaxpr"], operands, num_consts, num_carry)
+    active = _through_scan(params, _lifted(operands))
     num_carry_active = active[:num_carry]
 
     def body(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -52,8 +52,7 @@ def _cond(
             "that is not attributed."
         )
     branches = equation.params["branches"]
-    mask = [isinstance(operand, Lifted) for operand in operands]
-    active = [any(column) for column in zip(*(reaches(b, mask) for b in branches), strict=True)]
+    active = _through_cond(equation.params, [False, *_lifted(operands)])
 
     def branch(jaxpr: Any) -> Callable[..., list[Any]]:
         return lambda *args: _uniform(lifted, walk(jaxpr, *args), active)
@@ -71,7 +70,7 @@ def _while(walk: Walk, lifted: type[Lifted], equation: Equation, *operands: Any)
 
 def _remat(walk: Walk, lifted: type[Lifted], equation: Equation, *operands: Any) -> list[Any]:
     params = equation.params
-    active = reaches(params["jaxpr"], [isinstance(operand, Lifted) for operand in operands])
+    active = _through_remat(params, _lifted(operands))
 
     def body(*args: Any) -> list[Any]:
         return _uniform(lifted, walk(params["jaxpr"], *args), active)
@@ -103,11 +102,16 @@ def _uniform(lifted: type[Lifted], values: Sequence[Any], active: Sequence[bool]
     ]
 
 
-def _active_carry(jaxpr: Any, operands: Sequence[Any], num_consts: int, num_carry: int) -> list:
-    """Which outputs of a scan's body depend on x: the least fixpoint over its carry."""
-    mask = [isinstance(operand, Lifted) for operand in operands]
+def _lifted(operands: Sequence[Any]) -> list[bool]:
+    return [isinstance(operand, Lifted) for operand in operands]
+
+
+def _through_scan(params: dict[str, Any], active: Sequence[bool]) -> list[bool]:
+    """Which outputs of a scan depend on its active operands: the least fixpoint over its carry."""
+    num_consts, num_carry = compat.scan_arity(params)
+    mask = list(active)
     while True:
-        outputs = reaches(jaxpr, mask)
+        outputs = reaches(params["jaxpr"], mask)
         carry = [
             before or after
             for before, after in zip(mask[num_consts:][:num_carry], outputs, strict=False)
@@ -117,8 +121,34 @@ def _active_carry(jaxpr: Any, operands: Sequence[Any], num_consts: int, num_carr
         mask[num_consts : num_consts + num_carry] = carry
 
 
+def _through_cond(params: dict[str, Any], active: Sequence[bool]) -> list[bool]:
+    index, *operands = active
+    columns = zip(*(reaches(branch, operands) for branch in params["branches"]), strict=True)
+    return [index or any(column) for column in columns]
+
+
+def _through_remat(params: dict[str, Any], active: Sequence[bool]) -> list[bool]:
+    return reaches(params["jaxpr"], active)
+
+
+_THROUGH = {
+    primitive: rule
+    for name, rule in [("scan", _through_scan), ("cond", _through_cond), ("remat2", _through_remat)]
+    for primitive in compat.resolve([name])
+}
+
+
 def reaches(closed_jaxpr: Any, active: Sequence[bool]) -> list[bool]:
     """Which outputs of a jaxpr depend on its active inputs."""
     prog = program.from_jaxpr(closed_jaxpr)
-    reached = prog.reached(active)
-    return [output in reached for output in prog.outputs]
+    found = {v for v, is_active in zip(prog.inputs, active, strict=True) if is_active}
+    for equation in prog.equations:
+        mask = [atom in found for atom in equation.inputs]
+        if not any(mask):
+            continue
+        if equation.primitive in _THROUGH:
+            reached = _THROUGH[equation.primitive](equation.params, mask)
+        else:
+            reached = [True] * len(equation.outputs)
+        found.update(v for v, r in zip(equation.outputs, reached, strict=True) if r)
+    return [output in found for output in prog.outputs]
