@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen, nnx
 
-from jaxplain.internal import tag
+from jaxplain.naming import Namer
 
 # What a model calls its training and evaluation modes, and evaluation's value.
 _EVALUATION = {
@@ -73,7 +72,7 @@ def function(
       ['layers_0', 'layers_2']
     """
     patterns = [inputs] if isinstance(inputs, str) else list(inputs)
-    name = _Namer(patterns, batched)
+    name = Namer(patterns, batched)
     if isinstance(model, linen.Module):
         if variables is None:
             raise TypeError("a linen module needs the variables that `model.init` returned")
@@ -108,43 +107,12 @@ def _flags(model: Any, method: str) -> dict[str, bool]:
     }
 
 
-class _Namer:
-    """Names what goes into a module and comes out of it."""
-
-    def __init__(self, patterns: Sequence[str], batched: bool):
-        self.patterns = patterns
-        self.batched = batched
-
-    def inputs(self, args: tuple[Any, ...], path: str) -> tuple[Any, ...]:
-        if not args or not any(fnmatch.fnmatch(path, pattern) for pattern in self.patterns):
-            return args
-        return (self.named(args[0], f"{path}:input"), *args[1:])
-
-    def named(self, value: Any, path: str) -> Any:
-        """The value with its floating leaves named, each without the batch axis of one example."""
-        leaves, tree = jax.tree.flatten(value)
-        floating = [i for i, v in enumerate(leaves) if _is_floating(v)]
-        alone = [self.batched and leaves[i].shape[:1] == (1,) for i in floating]
-        bare = [leaves[i][0] if one else leaves[i] for i, one in zip(floating, alone, strict=True)]
-        # The tree again, for the paths of its leaves, without what has no name.
-        kept = jax.tree.unflatten(
-            tree, [bare[floating.index(i)] if i in floating else None for i in range(len(leaves))]
-        )
-        for i, one, leaf in zip(floating, alone, jax.tree.leaves(tag(kept, path)), strict=True):
-            leaves[i] = leaf[None] if one else leaf
-        return jax.tree.unflatten(tree, leaves)
-
-
-def _is_floating(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
-
-
 def _linen(
     model: linen.Module,
     variables: Any,
     method: str | None,
     rngs: Any,
-    name: _Namer,
+    name: Namer,
     *args: Any,
     **kwargs: Any,
 ) -> Any:
@@ -163,7 +131,7 @@ def _nnx(
     state: Any,
     method: str | None,
     evaluation: bool,
-    name: _Namer,
+    name: Namer,
     *args: Any,
     **kwargs: Any,
 ) -> Any:
@@ -176,7 +144,7 @@ def _nnx(
     return (model if method is None else getattr(model, method))(*args, **kwargs)
 
 
-def _named(cls: Any, path: Sequence[Any], name: _Namer) -> Any:
+def _named(cls: Any, path: Sequence[Any], name: Namer) -> Any:
     """The module's class with a call that names its output."""
     where = "/".join(map(str, path))
 

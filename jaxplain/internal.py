@@ -134,8 +134,9 @@ def intervene(f: Callable[..., Any], edits: Mapping[str, Any]) -> Callable[..., 
                 if callable(edit):
                     functions[name] = edit
                 elif isinstance(edit, tuple):
+                    array, mask = edit
                     functions[name] = taps.masked
-                    arrays[name] = taps.masked_input(*edit, found[name].value, name)
+                    arrays[name] = taps.masked_input(array, mask, found[name].value, name)
                 else:
                     functions[name] = lambda value, replacement: replacement
                     arrays[name] = taps.replacement(edit, found[name].value, name)

@@ -55,8 +55,9 @@ def integrated_gradients(
       multiply: False returns the averaged gradient without (x - ref).
       at: a name, several or a pattern: contributions of these values h inside f
         (`jaxplain.tag`). The path is straight in their own space, from h(ref) to h(x), everything
-        else staying at x; values that do not feed one another move together, as one cut of f.
-        (Along the input's path: `conductance`, all layers at once.)
+        else staying at x; values that do not feed one another move together, as one cut of f, and
+        each step of a scan that feeds the next moves by itself. (Along the input's path, and all
+        layers at once: `conductance`.)
       return_gap: also return f(x) - f(ref) - Σ C, the quadrature's error.
       path: `path(ref, x, α)` → a tree like x, differentiable in α; None is ref + α(x - ref).
       argnums: which argument(s) of f are x, as in `jax.grad`.

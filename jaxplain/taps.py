@@ -335,7 +335,7 @@ def tapped(f: Callable[..., Any], at: At, args: Sequence[Any], argnums: Any = 0)
 def one_by_one(
     method: Callable[..., Any], f: Callable[..., Any], at: At, ref: Any, argnums: Any = 0
 ) -> Callable[..., Any]:
-    """`method(upper, ref)(h)` for each value by itself, of methods that replace elements by `ref`'s.
+    """`method(upper, ref)(h)` for each value by itself, of methods that put elements to `ref`.
 
     `ref` is the value's, or {name: its}.  Elements that are not replaced are +inf in what `upper`
     gets, and stay as f computes them: in a scan they follow what was replaced a step before.
@@ -400,8 +400,7 @@ def _step_by_step(method: Callable[..., Any], tap: Tapped, x: Any, h: Values, h0
 
 
 def _apart(tap: Tapped, x: Any) -> list[tuple[list[str], bool]]:
-    """The names in groups within which none feeds another, and whether each of a group feeds itself
-    (from step to step of one scan)."""
+    """Names of which none feeds another, and whether each feeds itself, by the steps of a scan."""
     jaxpr = jax.make_jaxpr(lambda probes: tap.function(x, probes)[1])(tap.probes)
     names = sorted(tap.probes)  # as a dict's leaves are
     feeds = {
