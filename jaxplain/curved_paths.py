@@ -86,12 +86,14 @@ def guided_integrated_gradients(
         x = staging.as_input(staging.pick(args, argnums))
         end, unravel = ravel_pytree(x)
         start, _ = ravel_pytree(staging.as_reference(ref, x))
+        # A way of many small steps needs more digits than half precision has.
+        dtype, start = end.dtype, start.astype(jnp.promote_types(end.dtype, jnp.float32))
         delta = end - start
         length = jnp.abs(delta)
         explain_gradient = gradient(f, argnums=argnums)
 
         def place(ways: Any) -> tuple[Any, ...]:
-            return staging.place(args, argnums, unravel(start + ways * delta))
+            return staging.place(args, argnums, unravel((start + ways * delta).astype(dtype)))
 
         def step(state: Any, number: Any) -> Any:
             """How far each element has come, and what it has contributed."""
@@ -112,16 +114,20 @@ def guided_integrated_gradients(
 
         start_state = (jnp.zeros_like(delta), jnp.zeros_like(delta))
         (_, scores), _ = jax.lax.scan(step, start_state, jnp.arange(steps))
+        result = unravel(scores.astype(dtype))
         if not return_gap:
-            return unravel(scores)
+            return result
         change = f(*place(jnp.ones_like(delta))) - f(*place(jnp.zeros_like(delta)))
-        return unravel(scores), change - scores.sum()
+        return result, change - scores.sum().astype(change.dtype)
 
     return explain
 
 
 def _advance(ways: Any, slopes: Any, length: Any, high: Any, target: Any, fraction: float) -> Any:
     """The least sensitive elements moved ahead, at most to `high`, until Σ ways·length = target."""
+
+    if not ways.size:
+        return ways
 
     def short(ways: Any) -> Any:
         return target - ways @ length
@@ -309,11 +315,13 @@ def idgi(
             """f, and its squared gradient as shares, from the gradient over its largest element."""
             y, slopes = jax.value_and_grad(value)(point_at(alpha))
             largest = functools.reduce(
-                jnp.maximum, [jnp.abs(s).max(initial=0) for s in jax.tree.leaves(slopes)]
+                jnp.maximum,
+                [jnp.abs(s).max(initial=0) for s in jax.tree.leaves(slopes)],
+                jnp.zeros((), y.dtype),
             )
             safe = jnp.where(largest > 0, largest, 1)
             squares = jax.tree.map(lambda s: jnp.square(s / safe.astype(s.dtype)), slopes)
-            norm = sum(jnp.sum(square) for square in jax.tree.leaves(squares))
+            norm = sum((jnp.sum(square) for square in jax.tree.leaves(squares)), jnp.zeros_like(y))
             norm = jnp.where(largest > 0, norm, 1)
             return y, jax.tree.map(lambda s: s / norm.astype(s.dtype), squares)
 

@@ -23,6 +23,7 @@ class Namer:
         self.apart = apart  # what has no name, whatever it is made of: a layer's state
 
     def inputs(self, args: tuple[Any, ...], path: str) -> tuple[Any, ...]:
+        """The arguments, the first one named where a pattern asks for the module's path."""
         if not args or not any(fnmatch.fnmatch(path, pattern) for pattern in self.patterns):
             return args
         return (self.named(args[0], f"{path}:input"), *args[1:])

@@ -66,7 +66,8 @@ def integrated_gradients(
       `explain(x, *args)` → contributions, a pytree like x, summing to f(x) - f(ref) up to the
       quadrature's error; with `return_gap` the pair (contributions, gap); with a tolerance
       (contributions, steps) or (contributions, gap, steps).  With `at` each is one array for one
-      name, {name: array} for several.
+      name, {name: array} for several; contributions of values that do not cut f sum to f(x) less f
+      with the values of ref in their place, and the gap is what is left of that.
 
     Raises:
       TypeError: f is not scalar-valued, or x is not made of floating arrays.
