@@ -125,7 +125,6 @@ def guided_integrated_gradients(
 
 def _advance(ways: Any, slopes: Any, length: Any, high: Any, target: Any, fraction: float) -> Any:
     """The least sensitive elements moved ahead, at most to `high`, until Σ ways·length = target."""
-
     if not ways.size:
         return ways
 

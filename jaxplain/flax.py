@@ -91,7 +91,8 @@ def function(
             x, args = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (x, args))
         y = call(x, *args, **kwargs)
         if batched:
-            y = jax.tree.map(lambda leaf: leaf[0], y)
+            # A loss or another summary of the batch has no axis of its own.
+            y = jax.tree.map(lambda leaf: leaf[0] if jnp.shape(leaf)[:1] == (1,) else leaf, y)
         return y if output is None else output(y)
 
     return f
@@ -135,7 +136,8 @@ def _nnx(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    model = nnx.merge(graph, state)  # a copy of our own
+    # A copy of our own, made where it is traced: nnx transforms take no variables from elsewhere.
+    model = nnx.merge(graph, state, copy=True)
     if evaluation:
         model.eval()
     for path, module in list(nnx.iter_modules(model)):

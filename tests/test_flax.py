@@ -167,6 +167,61 @@ def test_steps_of_a_scanned_module_are_stacked():
     np.testing.assert_allclose(scores[cells[0]][-1].sum(), f0(x) - f0(0 * x), atol=1e-5)
 
 
+class ScannedLayers(nnx.Module):
+    """Layers in an nnx scan, each in a remat; a head that is mapped over rows; a summary."""
+
+    def __init__(self, rngs):
+        make = nnx.vmap(TwinBlock, in_axes=0, out_axes=0)
+        self.layers = nnx.split_rngs(splits=3)(make)(rngs)
+        self.head = nnx.Linear(6, 2, rngs=rngs)
+
+    def __call__(self, x):
+        remat = nnx.remat(lambda layer, x: layer(x))
+        scan = nnx.scan(lambda x, layer: remat(layer, x), in_axes=(nnx.Carry, 0),
+                        out_axes=nnx.Carry)  # fmt: skip
+        h = scan(x, self.layers)
+        mapped = nnx.vmap(lambda head, row: head(row), in_axes=(None, 0))
+        return {"logits": mapped(self.head, h), "mean": h.mean()}
+
+
+def test_nnx_transforms_inside_a_model():
+    model = ScannedLayers(nnx.Rngs(0))
+    f = jxp.flax.function(model, output=lambda y: y["logits"])
+    shapes = {name: value.shape for name, value in jxp.names(f)(X).items()}
+    assert shapes["layers"] == shapes["layers/shared#1"] == (3, 6)
+    assert shapes["head"] == (1, 2)  # mapped over the batch itself
+    scores = jax.jit(jxp.deeplift(jxp.logit(f, 0), 0.0, at=["layers", "head"]))(X)
+    change = f(X)[0] - f(0 * X)[0]
+    np.testing.assert_allclose(scores["layers"].sum(1), change, atol=1e-5)
+    np.testing.assert_allclose(scores["head"].sum(), change, atol=1e-5)
+    assert jxp.flax.function(model)(X)["mean"].shape == ()
+    model.eval()
+    np.testing.assert_allclose(f(X), model(X[None])["logits"][0], rtol=1e-5)
+
+
+class ScannedLinen(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        layers = nn.scan(nn.remat(Layer), variable_axes={"params": 0},
+                         split_rngs={"params": True}, length=3)  # fmt: skip
+        return nn.Dense(2, name="head")(layers(name="layers")(x, None)[0])
+
+
+class Layer(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return x + nn.gelu(nn.Dense(6, name="dense")(x)), None
+
+
+def test_linen_layers_in_a_scan():
+    model = ScannedLinen()
+    f = jxp.flax.function(model, model.init(jax.random.key(0), X[None]))
+    shapes = {name: value.shape for name, value in jxp.names(f)(X).items()}
+    assert shapes == {"layers/dense": (3, 6), "layers": (3, 6), "head": (2,)}
+    scores = jax.jit(jxp.deeplift(jxp.logit(f, 0), 0.0, at="layers"))(X)
+    np.testing.assert_allclose(scores.sum(1), f(X)[0] - f(0 * X)[0], atol=1e-5)
+
+
 def test_without_a_batch_axis_and_by_another_method():
     class Plain(nn.Module):
         def setup(self):

@@ -225,6 +225,16 @@ def test_guided_integrated_gradients_in_the_limits():
         jxp.guided_integrated_gradients(smooth, REF, fraction=0)
 
 
+def test_chosen_paths_in_half_precision_and_without_inputs():
+    f = lambda x: jnp.tanh(x / 2).sum()
+    explain = jxp.guided_integrated_gradients(f, 0.0, return_gap=True)
+    scores, gap = jax.jit(explain)(X.astype(jnp.bfloat16))
+    assert scores.dtype == gap.dtype == jnp.bfloat16
+    np.testing.assert_allclose(scores, jnp.tanh(X / 2), atol=0.02)
+    for method in (jxp.guided_integrated_gradients, jxp.idgi):
+        assert method(lambda x: jnp.ones(()), 0.0, steps=3)({}) == {}
+
+
 # Blur integrated gradients.
 
 

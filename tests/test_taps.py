@@ -116,6 +116,14 @@ def test_interventions_go_step_by_step_or_stacked():
     np.testing.assert_array_equal(jxp.capture(f, "step")(1.0)[1]["step"], [2, 4, 8])
 
 
+def test_interventions_where_a_mask_is_true():
+    f = lambda x: jax.lax.scan(lambda c, _: (jxp.tag(2 * c, "step"), None), x, None, length=3)[0]
+    second = jnp.array([False, True, False])
+    assert jxp.intervene(f, {"step": (7.0, second)})(1.0) == 14.0
+    with pytest.raises(ValueError, match=r"'step' must broadcast to its shape \(3,\)"):
+        jxp.intervene(f, {"step": (7.0, jnp.array([True, False]))})(1.0)
+
+
 def test_interventions_replace_what_follows():
     f = lambda x: jxp.tag(jxp.tag(x + 1, "a") * 3, "b")
     edited = jxp.intervene(f, {"a": lambda a: 0.0})
