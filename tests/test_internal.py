@@ -238,6 +238,9 @@ def test_neuron_integrated_gradients_and_conductance_agree():
         gaps.append(max(abs(float(gap[name])) for gap in (gap_a, gap_b) for name in LAYERS))
     assert errors[0] > errors[1] < 1e-4
     assert gaps[0] > gaps[1] < 1e-4
+    each = naive_conductance(network, "second", 256)
+    for scores in (a, b):
+        np.testing.assert_allclose(scores["second"], each.sum(1), atol=1e-4)
 
 
 @pytest.mark.parametrize("quadrature", ["gauss-legendre", "midpoint", "left", "right", "trapezoid"])
