@@ -160,6 +160,7 @@ def blur_integrated_gradients(
     chunk: int | None = None,
     at: taps.At | None = None,
     return_gap: bool = False,
+    max_steps: int = 201,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
     r"""Blur integrated gradients: from x blurred to x sharp.
@@ -178,6 +179,7 @@ def blur_integrated_gradients(
       at: a name, several or a pattern: contributions of these values h inside f
         (`jaxplain.tag`), ∫₀¹ ∂f/∂h ⊙ dh/dα dα as x becomes sharp: their `conductance` along γ.
       return_gap: as in `integrated_gradients`; with `at` for each name.
+      max_steps: as in `integrated_gradients`.
       argnums: which argument of f is x.
 
     Returns:
@@ -225,6 +227,7 @@ def blur_integrated_gradients(
             tolerance=tolerance,
             chunk=chunk,
             return_gap=return_gap,
+            max_steps=max_steps,
             path=sharpen,
             argnums=argnums,
         )(*args)
