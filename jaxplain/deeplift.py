@@ -47,7 +47,8 @@ def deeplift(
       multiply: False returns the multipliers m themselves.
       at: a name, several or a pattern (`"block_*"`): contributions of these values inside f
         (`jaxplain.tag`) instead of x's, all of them in one backward pass. Those of values that
-        cut f (everything passes through them) sum to f(x) - f(ref).
+        cut f (everything passes through them) sum to f(x) - f(ref); of a value that a scan carries
+        each step is such a cut, and its gap is f(x) - f(ref) less all of them.
       return_gap: also return f(x) - f(ref) - Σ C, which is rounding only, but for what no
         multiplier can carry: what is frozen, and choices by rank or index (a router's top-k),
         which are refused otherwise and are x's own here (`jaxplain.rules.freeze_choices`).
