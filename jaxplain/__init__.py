@@ -4,6 +4,7 @@ import importlib as _importlib
 
 from jaxplain import cam as cam
 from jaxplain import datasets as datasets
+from jaxplain import genomics as genomics
 from jaxplain import references as references
 from jaxplain.cam import grad_cam as grad_cam
 from jaxplain.cam import grad_cam_plus_plus as grad_cam_plus_plus

@@ -265,8 +265,8 @@ def fasta(path: str | os.PathLike[str]) -> Named:
 
     Raises:
       ModuleNotFoundError: pyfaidx is not installed.
-      ValueError: no sequence in it, or two of one name.
-      pyfaidx.FastaNotFoundError, pyfaidx.FastaIndexingError: no such file; not a FASTA file.
+      ValueError: not a FASTA file, no sequence in it, two of one name, lines of unequal length.
+      pyfaidx.FastaNotFoundError: no such file.
 
     Example:
       >>> import pathlib, tempfile, jaxplain as jxp
@@ -298,8 +298,8 @@ def bed(
     Raises:
       ModuleNotFoundError: pyfaidx is not installed.
       ValueError: a line that is no interval, an unknown chromosome, or bases beyond its ends, with
-        the line's number; no interval in it.
-      pyfaidx.FastaNotFoundError, pyfaidx.FastaIndexingError: as `fasta`.
+        the line's number; no interval in it; as `fasta`.
+      pyfaidx.FastaNotFoundError: no such genome.
 
     Example:
       >>> import pathlib, tempfile, jaxplain as jxp
@@ -350,8 +350,7 @@ def _interval(line: str, genome: Any, length: int | None) -> tuple[str, str]:
 def _open_fasta(path: str | os.PathLike[str]) -> Any:
     import pyfaidx  # type: ignore  # it has no stubs
 
-    file = pyfaidx.Fasta(os.fspath(path))
-    if not file.keys():
-        file.close()
-        raise ValueError(f"{path} has no sequence: a FASTA file has a line >name before each")
-    return file
+    try:
+        return pyfaidx.Fasta(os.fspath(path))
+    except pyfaidx.FastaIndexingError as error:
+        raise ValueError(str(error)) from None

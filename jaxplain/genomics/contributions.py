@@ -1,0 +1,169 @@
+"""DeepLIFT-SHAP of sequences, of the bases that are there and of those that might be."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain.chunking import leading_size
+from jaxplain.combinators import expected
+from jaxplain.deeplift import deeplift
+from jaxplain.deeplift_shap import deeplift_shap as of_one
+from jaxplain.genomics.onehot import check_shape
+from jaxplain.references import dinucleotide_shuffle
+from jaxplain.surrogate import RuleTable, staging
+
+
+def hypothetical_contributions(
+    f: Callable[..., Any],
+    refs: Any,
+    *,
+    chunk: int | None = 10,
+    standard_error: bool = False,
+    rules: str | RuleTable = "rescale",
+    argnums: int = 0,
+) -> Callable[..., Any]:
+    r"""What each base would contribute if it were there, with the multipliers that x has.
+
+    H_la = E_r[Σ_b m_lb (1{a=b} - r_lb)], over references r with their DeepLIFT multipliers m.
+
+    Args:
+      f: `f(x, *args)` → scalar; x a one-hot sequence (length, letters).
+      refs: references along a leading axis, or a function `refs(x, key)` that returns them, such as
+        `functools.partial(jaxplain.references.dinucleotide_shuffle, samples=20)`.
+      chunk: how many references are in memory at once; None all.
+      standard_error: also return the standard error of the mean, as a pair (mean, error).
+      rules: as in `jaxplain.deeplift`.
+      argnums: which argument of f is x.
+
+    Returns:
+      `explain(x, *args)` (with `key=` where refs is a function) → H, an array like x. At the bases
+      that are there, x ⊙ H, it has their contributions, Σ_b C_lb of `jaxplain.deeplift_shap`; where
+      x is zero (N) no entry is.
+
+    Raises:
+      ValueError, TypeError, UnsupportedPrimitive: as `jaxplain.deeplift_shap`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxplain as jxp
+      >>> x, refs = jxp.genomics.one_hot("G"), jxp.genomics.one_hot(["A", "C"])
+      >>> f = lambda x: (x @ jnp.arange(4.0)).sum()
+      >>> jxp.genomics.hypothetical_contributions(f, refs)(x)
+      Array([[-0.5,  0.5,  1.5,  2.5]], dtype=float32)
+
+    Source: Shrikumar et al., "TF-MoDISco", arXiv 1811.00416, section 2 (hypothetical
+    contributions).
+    """
+
+    def method(f: Callable[..., Any], ref: Any, **options: Any) -> Callable[..., Any]:
+        multipliers = deeplift(f, ref, multiply=False, **options)
+
+        def explain(*args: Any) -> Any:
+            m = multipliers(*args)
+            return m - (m * ref).sum(-1, keepdims=True)
+
+        return explain
+
+    return expected(method)(
+        f, refs, chunk=chunk, standard_error=standard_error, rules=rules, argnums=argnums
+    )
+
+
+def deeplift_shap(
+    f: Callable[..., Any],
+    refs: Any = None,
+    *,
+    samples: int = 20,
+    hypothetical: bool = False,
+    batch: int = 4,
+    **options: Any,
+) -> Callable[..., Any]:
+    r"""DeepLIFT-SHAP of many sequences in one call, each against its own shuffles.
+
+    A program is compiled once, for `batch` sequences, and run for one batch after another: memory
+    holds the hidden layers of batch × references sequences.
+
+    Args:
+      f: `f(x, *args)` → scalar; x one one-hot sequence (length, 4).
+      refs: None, `samples` dinucleotide shuffles of each sequence; a function `refs(x, key)`;
+        references for all, (references, length, 4), or for each, (n, references, length, 4).
+      samples: how many shuffles, where refs is None.
+      hypothetical: the scores of all bases that might be there, as `hypothetical_contributions`.
+      batch: how many sequences are in memory at once.
+      **options: of `jaxplain.deeplift_shap`: `chunk` (10 references at once by default), `rules`,
+        `standard_error`, and but for hypothetical ones `multiply`, `return_gap`.
+
+    Returns:
+      `explain(xs, *args, key=)` → contributions (n, length, 4) of xs (n, length, 4). Each of args
+      has a leading axis of n, too. A sequence's contributions sum to f(x) - E_r[f(r)]. The key
+      is for shuffles, and for a refs that is a function; the same key gives the same result.
+
+    Raises:
+      ValueError: xs or refs of another shape; args without the axis of n; batch < 1.
+      TypeError: a key where refs are arrays, none where they are drawn.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxplain as jxp
+      >>> xs = jxp.genomics.one_hot(["ACGGATAAGC", "TTGATAACGA", "CCATGCATGA"])
+      >>> f = lambda x: jax.nn.relu(x[:, 2].sum() - 1)
+      >>> explain = jxp.genomics.deeplift_shap(f, batch=2)
+      >>> explain(xs, key=jax.random.key(0)).shape
+      (3, 10, 4)
+
+    Source: Lundberg & Lee, arXiv 1705.07874, section 4.2.
+    """
+    if refs is None:
+        refs = functools.partial(dinucleotide_shuffle, samples=samples)
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, and is {batch}")
+    method = hypothetical_contributions if hypothetical else of_one
+    is_drawn = callable(refs)
+
+    @jax.jit
+    def explain_batch(xs: Any, own: Any, args: Any) -> Any:
+        def explain(x: Any, own: Any, args: Any) -> Any:
+            if is_drawn:
+                return method(f, refs, **options)(x, *args, key=own)
+            return method(f, own, **options)(x, *args)
+
+        return jax.vmap(explain)(xs, own, args)
+
+    def explain(xs: Any, *args: Any, key: Any = None) -> Any:
+        xs = xs if isinstance(xs, np.ndarray) else staging.as_input(xs)
+        check_shape(xs, (3,))
+        if is_drawn != (key is not None):
+            raise TypeError(
+                "references are drawn for each sequence: call explain(xs, ..., "
+                "key=jax.random.key(0))"
+                if is_drawn
+                else "refs are given: there is no use of a key"
+            )
+        own = jax.random.split(key, len(xs)) if is_drawn else _own(refs, xs)
+        items = (xs, own, args)
+        if (count := leading_size(items)) <= batch:
+            return explain_batch(*items)
+        parts = []
+        for start in range(0, count, batch):
+            # As many in the last batch: the program is compiled for one size.
+            rows = np.minimum(np.arange(start, start + batch), count - 1)
+            parts.append(explain_batch(*jax.tree.map(lambda leaf: leaf[rows], items)))
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
+
+    return explain
+
+
+def _own(refs: Any, xs: Any) -> Any:
+    """Each sequence's references, (n, references, length, 4)."""
+    own = refs if np.ndim(refs) == 4 else np.broadcast_to(refs, (len(xs), *np.shape(refs)))
+    if own.ndim != 4 or own.shape[0] != len(xs) or own.shape[2:] != xs.shape[1:]:
+        n, length, letters = xs.shape
+        raise ValueError(
+            f"refs must be (references, {length}, {letters}) or "
+            f"({n}, references, {length}, {letters}), and are {np.shape(refs)}"
+        )
+    return own
