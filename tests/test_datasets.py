@@ -137,7 +137,7 @@ def test_a_broken_download_goes_on(server, tmp_path, has_ranges):
 
 
 def test_another_file_is_refused_and_the_next_mirror_asked(server, tmp_path):
-    handler, url = server
+    _, url = server
     with pytest.raises(ConnectionError, match="by its checksum"):
         download([url], tmp_path / "file", "0" * 64)
     assert not list(tmp_path.iterdir())
@@ -214,7 +214,7 @@ def test_fasta(genome):
     names, sequences = datasets.fasta(genome)
     assert names == ["chr1", "chr2"]
     assert sequences == ["AACCGGTTACacgtnRYA", "TTTTTTTTTT"]
-    with pytest.raises(ValueError, match="10 to 18 bases.*one length"):
+    with pytest.raises(ValueError, match=r"10 to 18 bases.*one length"):
         genomics.one_hot(sequences)
 
 
