@@ -1,4 +1,4 @@
-"""`python -m benchmarks speed | faithfulness | neurons | report | readme`."""
+"""`python -m benchmarks speed | faithfulness | neurons | genomics | report | readme`."""
 
 import argparse
 import json
@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import faithfulness, neurons, readme, speed
+from benchmarks import faithfulness, genomics, neurons, readme, speed
 
 # A benchmark's module holds: its docstring, shown by --help; `configure(parser)`, its own options;
 # `measure_all(args)` → what the JSON file holds; `shown(results)`, its tables for the terminal;
 # `write(path)`, page and figure beside the JSON file at path, from that alone.
-BENCHMARKS = {"speed": speed, "faithfulness": faithfulness, "neurons": neurons}
+BENCHMARKS = {
+    "speed": speed,
+    "faithfulness": faithfulness,
+    "neurons": neurons,
+    "genomics": genomics,
+}
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -61,8 +61,8 @@ def test_one_hot_and_back():
         (lambda: genomics.decode(np.zeros((2, 4, 9))), r"and this \(2, 4, 9\).*swap the last two"),
         (lambda: genomics.deeplift_shap(f)(xs.swapaxes(1, 2), key=KEY), "swap the last two"),
         (lambda: genomics.deeplift_shap(f)(xs[0], key=KEY), r"shape \(n, length, 4\)"),
-        (lambda: genomics.deeplift_shap(f, xs[None])(xs), r"\(5, references, 24, 4\), and are"),
-        (lambda: genomics.deeplift_shap(f, xs[0])(xs), r"\(references, 24, 4\) or"),
+        (lambda: genomics.deeplift_shap(f)(xs, refs=xs[None]), r"\(5, references, 24, 4\), and"),
+        (lambda: genomics.deeplift_shap(f, xs[0])(xs), r"\(references, 24, 4\), and are"),
         (lambda: genomics.deeplift_shap(f, batch=0), "batch must be at least 1"),
         (lambda: genomics.deeplift_shap(f)(xs, jnp.ones(4), key=KEY), "leading axis"),
         (lambda: genomics.count(lambda x: x)(jnp.ones(3)), "3 outputs: index="),
@@ -77,8 +77,9 @@ def test_errors_say_what_is_wrong(make, words):
 def test_keys_are_for_what_is_drawn():
     with pytest.raises(TypeError, match=r"key=jax\.random\.key\(0\)"):
         genomics.deeplift_shap(f)(xs)
-    with pytest.raises(TypeError, match="no use of a key"):
-        genomics.deeplift_shap(f, xs)(xs, key=KEY)
+    for refs, own in ((xs, None), (None, xs[:, None])):
+        with pytest.raises(TypeError, match="no use of a key"):
+            genomics.deeplift_shap(f, refs)(xs, key=KEY, refs=own)
 
 
 def projected(multipliers, refs):
@@ -143,7 +144,7 @@ def test_references_of_all_and_of_each():
     expected = jax.jit(jax.vmap(jxp.deeplift_shap(f, shared)))(xs)
     np.testing.assert_allclose(explain(xs), expected, atol=1e-6)
     own = jnp.broadcast_to(shared, (5, *shared.shape))
-    np.testing.assert_allclose(genomics.deeplift_shap(f, own)(xs), expected, atol=1e-6)
+    np.testing.assert_allclose(genomics.deeplift_shap(f)(xs, refs=own), expected, atol=1e-6)
     np.testing.assert_allclose(jax.jit(explain)(xs), expected, atol=1e-6)
 
 

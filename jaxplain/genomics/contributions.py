@@ -90,8 +90,8 @@ def deeplift_shap(
 
     Args:
       f: `f(x, *args)` → scalar; x one one-hot sequence (length, 4).
-      refs: None, `samples` dinucleotide shuffles of each sequence; a function `refs(x, key)`;
-        references for all, (references, length, 4), or for each, (n, references, length, 4).
+      refs: None, `samples` dinucleotide shuffles of each sequence; a function `refs(x, key)`; or
+        references for all, (references, length, 4).
       samples: how many shuffles, where refs is None.
       hypothetical: the scores of all bases that might be there, as `hypothetical_contributions`.
       batch: how many sequences are in memory at once.
@@ -102,6 +102,7 @@ def deeplift_shap(
       `explain(xs, *args, key=)` → contributions (n, length, 4) of xs (n, length, 4). Each of args
       has a leading axis of n, too. A sequence's contributions sum to f(x) - E_r[f(r)]. The key
       is for shuffles, and for a refs that is a function; the same key gives the same result.
+      `explain(xs, *args, refs=)` takes each sequence's own references, (n, references, length, 4).
 
     Raises:
       ValueError: xs or refs of another shape; args without the axis of n; batch < 1.
@@ -122,20 +123,22 @@ def deeplift_shap(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, and is {batch}")
     method = hypothetical_contributions if hypothetical else of_one
-    is_drawn = callable(refs)
 
-    @jax.jit
-    def explain_batch(xs: Any, own: Any, args: Any) -> Any:
+    @functools.partial(jax.jit, static_argnames="is_drawn")
+    def explain_batch(items: Any, is_drawn: bool) -> Any:
         def explain(x: Any, own: Any, args: Any) -> Any:
             if is_drawn:
                 return method(f, refs, **options)(x, *args, key=own)
             return method(f, own, **options)(x, *args)
 
-        return jax.vmap(explain)(xs, own, args)
+        return jax.vmap(explain)(*items)
 
-    def explain(xs: Any, *args: Any, key: Any = None) -> Any:
+    given = refs
+
+    def explain(xs: Any, *args: Any, key: Any = None, refs: Any = None) -> Any:
         xs = xs if isinstance(xs, np.ndarray) else staging.as_input(xs)
         check_shape(xs, (3,))
+        is_drawn = refs is None and callable(given)
         if is_drawn != (key is not None):
             raise TypeError(
                 "references are drawn for each sequence: call explain(xs, ..., "
@@ -143,27 +146,34 @@ def deeplift_shap(
                 if is_drawn
                 else "refs are given: there is no use of a key"
             )
-        own = jax.random.split(key, len(xs)) if is_drawn else _own(refs, xs)
+        own = jax.random.split(key, len(xs)) if is_drawn else _own(given, refs, xs)
         items = (xs, own, args)
         if (count := leading_size(items)) <= batch:
-            return explain_batch(*items)
+            return explain_batch(items, is_drawn)
         parts = []
         for start in range(0, count, batch):
             # As many in the last batch: the program is compiled for one size.
             rows = np.minimum(np.arange(start, start + batch), count - 1)
-            parts.append(explain_batch(*jax.tree.map(lambda leaf: leaf[rows], items)))
+            chosen = jax.tree.map(lambda leaf: leaf[rows], items)
+            parts.append(explain_batch(chosen, is_drawn))
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
 
     return explain
 
 
-def _own(refs: Any, xs: Any) -> Any:
+def _own(shared: Any, own: Any, xs: Any) -> Any:
     """Each sequence's references, (n, references, length, 4)."""
-    own = refs if np.ndim(refs) == 4 else np.broadcast_to(refs, (len(xs), *np.shape(refs)))
-    if own.ndim != 4 or own.shape[0] != len(xs) or own.shape[2:] != xs.shape[1:]:
-        n, length, letters = xs.shape
+    n, length, letters = xs.shape
+    if own is None:
+        if np.ndim(shared) != 3 or np.shape(shared)[1:] != (length, letters):
+            raise ValueError(
+                f"refs for all must be (references, {length}, {letters}), and are "
+                f"{np.shape(shared)}; each sequence's own are given as explain(xs, refs=)"
+            )
+        return np.broadcast_to(shared, (n, *np.shape(shared)))
+    if np.ndim(own) != 4 or (own.shape[0], *own.shape[2:]) != xs.shape:
         raise ValueError(
-            f"refs must be (references, {length}, {letters}) or "
-            f"({n}, references, {length}, {letters}), and are {np.shape(refs)}"
+            f"each sequence's refs must be ({n}, references, {length}, {letters}), and are "
+            f"{np.shape(own)}"
         )
     return own
