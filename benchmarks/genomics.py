@@ -339,7 +339,8 @@ def figure(results: Json, path: Path) -> None:
         ends = [min(a + b), max(a + b)]
         left.plot(ends, ends, color="0.7", zorder=0)
         left.scatter(a, b, s=5, color="C0")
-        left.set(xlabel=f"{OURS}'s score", ylabel=f"{PEER}'s score", title="the same scores")
+        left.set(xlabel=f"{OURS}'s score", ylabel=f"{PEER}'s score", title="scores")
+        left.locator_params(nbins=6)
     blocks = results["settings"]["blocks"]
     for row, cell in enumerate(present(results)):
         times = [1000 * s / n for s, n in zip(cell["seconds"], blocks, strict=True)]
