@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxplain.download import download
-
 _IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 _LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
 _SHA256 = {  # of the compressed files
@@ -132,6 +130,8 @@ def _mnist_file(name: str, path: str | os.PathLike[str] | None) -> Path:
         raise FileNotFoundError(
             f"no {name} or {name}.gz in {folder}; mnist() without a path downloads it"
         )
+    from jaxplain.download import download  # it imports much
+
     try:
         urls = [f"{mirror}{name}.gz" for mirror in _MIRRORS]
         return download(urls, folder / f"{name}.gz", _SHA256[name])

@@ -124,14 +124,16 @@ def deeplift_shap(
         raise ValueError(f"batch must be at least 1, and is {batch}")
     method = hypothetical_contributions if hypothetical else of_one
 
-    @functools.partial(jax.jit, static_argnames="is_drawn")
-    def explain_batch(items: Any, is_drawn: bool) -> Any:
-        def explain(x: Any, own: Any, args: Any) -> Any:
+    @functools.partial(jax.jit, static_argnames=("is_drawn", "is_shared"))
+    def explain_batch(items: Any, own: Any, is_drawn: bool, is_shared: bool) -> Any:
+        def explain(items: Any, own: Any) -> Any:
+            x, args = items
             if is_drawn:
                 return method(f, refs, **options)(x, *args, key=own)
             return method(f, own, **options)(x, *args)
 
-        return jax.vmap(explain)(*items)
+        # What a network computes of shared references alone is computed once for all sequences.
+        return jax.vmap(explain, in_axes=(0, None if is_shared else 0))(items, own)
 
     given = refs
 
@@ -146,34 +148,33 @@ def deeplift_shap(
                 if is_drawn
                 else "refs are given: there is no use of a key"
             )
-        own = jax.random.split(key, len(xs)) if is_drawn else _own(given, refs, xs)
-        items = (xs, own, args)
-        if (count := leading_size(items)) <= batch:
-            return explain_batch(items, is_drawn)
+        count = leading_size((xs, args))
+        own = jax.random.split(key, count) if is_drawn else _checked(given, refs, xs.shape)
+        is_shared = not is_drawn and refs is None
+        if count <= batch:
+            return explain_batch((xs, args), own, is_drawn, is_shared)
         parts = []
         for start in range(0, count, batch):
             # As many in the last batch: the program is compiled for one size.
             rows = np.minimum(np.arange(start, start + batch), count - 1)
-            chosen = jax.tree.map(lambda leaf: leaf[rows], items)
-            parts.append(explain_batch(chosen, is_drawn))
+            items = jax.tree.map(lambda leaf: leaf[rows], (xs, args))
+            parts.append(explain_batch(items, own if is_shared else own[rows], is_drawn, is_shared))
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
 
     return explain
 
 
-def _own(shared: Any, own: Any, xs: Any) -> Any:
-    """Each sequence's references, (n, references, length, 4)."""
-    n, length, letters = xs.shape
-    if own is None:
-        if np.ndim(shared) != 3 or np.shape(shared)[1:] != (length, letters):
-            raise ValueError(
-                f"refs for all must be (references, {length}, {letters}), and are "
-                f"{np.shape(shared)}; each sequence's own are given as explain(xs, refs=)"
-            )
-        return np.broadcast_to(shared, (n, *np.shape(shared)))
-    if np.ndim(own) != 4 or (own.shape[0], *own.shape[2:]) != xs.shape:
+def _checked(shared: Any, own: Any, shape: tuple[int, ...]) -> Any:
+    """The references for all sequences, or where they are there each one's own."""
+    n, length, letters = shape
+    if own is None and (np.ndim(shared) != 3 or np.shape(shared)[1:] != (length, letters)):
+        raise ValueError(
+            f"refs for all must be (references, {length}, {letters}), and are "
+            f"{np.shape(shared)}; each sequence's own are given as explain(xs, refs=)"
+        )
+    if own is not None and (np.ndim(own) != 4 or np.shape(own)[:1] + np.shape(own)[2:] != shape):
         raise ValueError(
             f"each sequence's refs must be ({n}, references, {length}, {letters}), and are "
             f"{np.shape(own)}"
         )
-    return own
+    return shared if own is None else own
