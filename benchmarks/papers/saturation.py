@@ -114,30 +114,35 @@ def softmax_multipliers(z: Array, z0: Array, k: Any) -> Array:
 
 def neuron() -> list[Json]:
     """A sigmoid neuron from z = 0 to z: its slope, DeepLIFT's, and both costs' δ where y = 0."""
-    z = jnp.asarray(SHARPNESS)
+    return rows("neuron", jax.jit(neuron_columns)(jnp.asarray(SHARPNESS)))
+
+
+def neuron_columns(z: Array) -> dict[str, Array]:
     sigmoid = jax.nn.sigmoid
     slope = jax.vmap(jxp.gradient(sigmoid))(z)
     multiplier = jax.vmap(jxp.deeplift(sigmoid, 0.0, multiply=False))(z)
     by_hand = jnp.tanh(z / 2) / (2 * z)  # (σ(z) − ½)/z
     quadratic = jax.vmap(jax.grad(lambda z: sigmoid(z) ** 2 / 2))(z)
     likelihood = jax.vmap(jax.grad(lambda z: -jax.nn.log_sigmoid(-z)))(z)
-    columns = {
+    return {
         "at": z, "gradient": slope, "deeplift": multiplier, "by_hand": by_hand,
         "quadratic": quadratic, "likelihood": likelihood,
     }  # fmt: skip
-    return rows("neuron", columns)
 
 
 def softmax() -> list[Json]:
     """The winner's probability under softmax(cz): contributions of the logits z against 0."""
-    z, c = jnp.asarray(LOGITS), jnp.asarray(SHARPNESS)
+    return rows("softmax", jax.jit(softmax_columns)(jnp.asarray(LOGITS), jnp.asarray(SHARPNESS)))
+
+
+def softmax_columns(z: Array, c: Array) -> dict[str, Array]:
     scaled = lambda c: jxp.probability(lambda z: c * z, 0)
     of_logit = lambda c: jxp.logit(lambda z: c * z, 0)
     total = lambda scores: jnp.abs(scores).sum(-1)
     probability = jax.vmap(lambda c: scaled(c)(z))(c)
     others = jax.vmap(lambda c: softmax_by_hand(c * (z - z.max())))(c)
     slope = c[:, None] * probability[:, None] * (jnp.eye(3)[0] - others)  # by hand
-    columns = {
+    return {
         "at": c,
         "probability": probability,
         "gradient": total(jax.vmap(lambda c: jxp.input_x_gradient(scaled(c))(z))(c)),
@@ -145,7 +150,6 @@ def softmax() -> list[Json]:
         "deeplift": total(jax.vmap(lambda c: jxp.deeplift(scaled(c), 0.0)(z))(c)),
         "logit": total(jax.vmap(lambda c: jxp.deeplift(of_logit(c), 0.0)(z) / c)(c)),
     }
-    return rows("softmax", columns)
 
 
 def rows(part: str, columns: dict[str, Array]) -> list[Json]:
@@ -159,15 +163,20 @@ def rows(part: str, columns: dict[str, Array]) -> list[Json]:
 
 def context() -> list[Json]:
     """The evidence x₁ = 5 for σ(x₁ + x₂), as more evidence x₂ is there too (1704.02685, § 3.6)."""
+    targets = {"probability": lambda x: jax.nn.sigmoid(x.sum()), "logit": jnp.sum}
+    explained = {
+        at: {
+            "gradient": jax.jit(jxp.input_x_gradient(f)),
+            "deeplift": jax.jit(jxp.deeplift(f, 0.0)),
+        }
+        for at, f in targets.items()
+    }
     cells = []
     for other in (0.0, 5.0, 50.0):
         x = jnp.array([5.0, other])
-        for at, f in (("probability", lambda x: jax.nn.sigmoid(x.sum())), ("logit", jnp.sum)):
-            cells.append({
-                "part": "context", "other": other, "at": at,
-                "gradient": float(jxp.input_x_gradient(f)(x)[0]),
-                "deeplift": float(jxp.deeplift(f, 0.0)(x)[0]),
-            })  # fmt: skip
+        for at, methods in explained.items():
+            scores = {name: float(explain(x)[0]) for name, explain in methods.items()}
+            cells.append({"part": "context", "other": other, "at": at} | scores)
     return cells
 
 
@@ -181,7 +190,7 @@ def common() -> list[Json]:
         "probability": jxp.probability(logits, 0),
     }
     return [
-        {"part": "common", "at": at, "values": jxp.deeplift(f, 0.0)(jnp.ones(2)).tolist()}
+        {"part": "common", "at": at, "values": jax.jit(jxp.deeplift(f, 0.0))(jnp.ones(2)).tolist()}
         for at, f in targets.items()
     ]
 

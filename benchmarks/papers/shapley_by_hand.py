@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "DeepLIFT-SHAP": lambda f, refs, mean: jxp.deeplift_shap(f, refs),
 }
 CONDITIONAL = "conditional Shapley values"
+ALL = [*METHODS, CONDITIONAL]
 
 
 def conditional(x: Array) -> Array:
@@ -124,16 +126,23 @@ def conditional(x: Array) -> Array:
     return jxp.shapley_values(expected, 0.0)(jnp.ones(2))
 
 
+def explained(name: str, x: Array, refs: Array) -> tuple[Array, dict[str, Array]]:
+    """What is to be shared out, f(x) − E f(r), and every method's shares."""
+    f = CASES[name].f
+    found = {method: make(f, refs, refs.mean(0))(x) for method, make in METHODS.items()}
+    if name == "linear, correlated":
+        found[CONDITIONAL] = conditional(x)
+    return f(x) - jax.vmap(f)(refs).mean(), found
+
+
 def measure(options: Any) -> Json:
     """Every method in every case, and its largest error against the values by hand."""
     cells = []
     for name, case in CASES.items():
         x, refs = jnp.asarray(case.x), jnp.asarray(case.refs, float)
-        rise = case.f(x) - jax.vmap(case.f)(refs).mean()
-        found = {label: make(case.f, refs, refs.mean(0))(x) for label, make in METHODS.items()}
-        if name == "linear, correlated":
-            found[CONDITIONAL] = conditional(x)
-        for method, values in found.items():
+        rise, found = jax.jit(partial(explained, name))(x, refs)
+        for method in [m for m in ALL if m in found]:
+            values = found[method]
             error = jnp.abs(values - jnp.asarray(case.by_hand, values.dtype)).max()
             cells.append({
                 "case": name, "method": method, "values": np.asarray(values, float).tolist(),
@@ -153,7 +162,7 @@ def table(cells: list[Json]) -> str:
     found = {(c["method"], c["case"]): c for c in cells}
     rows = [["method", *cases]]
     rows.append(["by hand", *(vector(found["Shapley values", c]["by_hand"]) for c in cases)])
-    for method in [*METHODS, CONDITIONAL]:
+    for method in ALL:
         row = [method]
         for case in cases:
             cell = found.get((method, case))
@@ -198,7 +207,6 @@ def draw(results: Json, path: Path) -> None:
     from matplotlib.figure import Figure
 
     drawing = Figure((12, 6), dpi=130, layout="constrained")
-    methods = [*METHODS, CONDITIONAL]
     for ax, name in zip(drawing.subplots(2, 3).flat, CASES, strict=True):
         cells = {c["method"]: c for c in results["cells"] if c["case"] == name}
         width = 0.86 / len(cells)
@@ -207,7 +215,7 @@ def draw(results: Json, path: Path) -> None:
         ax.axhline(0, color="0.5", linewidth=0.8)
         for i, (method, cell) in enumerate(cells.items()):
             shift = (i - (len(cells) - 1) / 2) * width
-            color = f"C{methods.index(method)}"
+            color = f"C{ALL.index(method)}"
             ax.bar(places + shift, cell["values"], 0.85 * width, color=color, label=method)
         for place, value in zip(places, by_hand, strict=True):
             ax.plot([place - 0.45, place + 0.45], [value] * 2, "k", linewidth=1.6, label="by hand")
