@@ -9,7 +9,7 @@ import pytest
 import jaxplain as jxp
 from benchmarks import papers
 from benchmarks.__main__ import main
-from benchmarks.papers import digit_conversion, genomics, saturation, shapley_by_hand
+from benchmarks.papers import digit_conversion, genomics, nets, saturation, shapley_by_hand
 from benchmarks.papers.settings import PAPER, Options
 from jaxplain.datasets import Simulated
 
@@ -66,7 +66,7 @@ def test_erased_are_the_highest_positive_pixels():
 
 def test_blocks_are_as_the_whole():
     xs = np.arange(7.0)
-    got = digit_conversion.in_blocks(lambda a, x: (a + x, x > 2), 3, 1.0)(xs)
+    got = nets.in_blocks(lambda a, x: (a + x, x > 2), 3, 1.0)(xs)
     np.testing.assert_array_equal(got[0], xs + 1)
     np.testing.assert_array_equal(got[1], xs > 2)
 

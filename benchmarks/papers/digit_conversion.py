@@ -20,8 +20,9 @@ from tqdm import tqdm
 import jaxplain as jxp
 from benchmarks import report
 from benchmarks.papers import nets
+from benchmarks.papers.cells import pick, spread, trained
 from benchmarks.papers.methods import LABELS, METHODS, Method
-from benchmarks.papers.settings import PAPER, Json, Options, load, spread
+from benchmarks.papers.settings import PAPER, Json, Options, load
 from jaxplain.datasets import Images
 
 Array = jax.Array
@@ -132,20 +133,8 @@ def train(options: Options, seed: int) -> Network:
 
 
 def accuracy(weights: nets.Weights, digits: Images) -> float:
-    logits = in_blocks(jax.jit(jax.vmap(nets.digits, (None, 0))), 500, weights)(digits.images)
+    logits = nets.in_blocks(jax.jit(jax.vmap(nets.digits, (None, 0))), 500, weights)(digits.images)
     return float((logits.argmax(-1) == digits.labels).mean())
-
-
-def in_blocks(f: Callable[..., Any], size: int, *args: Any) -> Callable[[np.ndarray], Any]:
-    """f(*args, xs) over blocks of one size, so that it compiles once and its memory is bounded."""
-
-    def blocked(xs: np.ndarray) -> Any:
-        starts = range(0, len(xs), size)
-        whole = [np.take(xs, range(s, s + size), axis=0, mode="clip") for s in starts]
-        parts = [jax.tree.map(np.asarray, f(*args, block)) for block in whole]
-        return jax.tree.map(lambda *p: np.concatenate(p)[: len(xs)], *parts)
-
-    return blocked
 
 
 def erase(image: Array, scores: Array, pixels: int = ERASED) -> Array:
@@ -182,7 +171,7 @@ def convert(
     cells = []
     for digit, others in conversions.items():
         images = network.digits.images[network.digits.labels == digit][:limit]
-        run = in_blocks(compiled(method), BLOCK, network.weights, digit, jnp.array(others))
+        run = nets.in_blocks(compiled(method), BLOCK, network.weights, digit, jnp.array(others))
         fallen, flipped = run(images)
         for i, other in enumerate(others):
             of = fallen[:, i].astype(np.float64)
@@ -204,16 +193,6 @@ def shown_name(conversion: str) -> str:
 
 def median(cell: Json) -> float:
     return cell["percentiles"][PERCENTILES.index(50)]
-
-
-def pick(cells: list[Json], **wanted: Any) -> list[Json]:
-    return [c for c in cells if all(c[k] == v for k, v in wanted.items())]
-
-
-def trained(results: Json) -> tuple[list[Json], list[str]]:
-    """The cells of networks trained here, and these networks."""
-    cells = [c for c in results["cells"] if c["network"] != PAPER]
-    return cells, list(dict.fromkeys(c["network"] for c in cells))
 
 
 def differences(cells: list[Json]) -> list[float]:

@@ -22,9 +22,9 @@ import jaxplain as jxp
 from benchmarks import measure as measuring
 from benchmarks import report
 from benchmarks.papers import nets
-from benchmarks.papers.digit_conversion import in_blocks, pick, trained
+from benchmarks.papers.cells import pick, spread, trained
 from benchmarks.papers.methods import LABELS, METHODS
-from benchmarks.papers.settings import PAPER, Json, Options, load, spread
+from benchmarks.papers.settings import PAPER, Json, Options, load
 
 Array = jax.Array
 TITLE = "Simulated genomics: TAL1 and GATA1"
@@ -87,7 +87,7 @@ def train(options: Options, seed: int) -> Network:
             steps=steps, seed=seed, rate=rate,
         )  # fmt: skip
     data = jxp.datasets.tal_gata(2000 + seed, 6 * options.examples)
-    run = in_blocks(jax.jit(jax.vmap(nets.genomics, (None, 0))), 100, weights)
+    run = nets.in_blocks(jax.jit(jax.vmap(nets.genomics, (None, 0))), 100, weights)
     right = ((run(data.sequences) > 0) == data.labels).mean(0)
     both = np.flatnonzero(data.labels[:, 0])[: options.examples]
     return Network(weights, type(data)(*(part[both] for part in data)), right.tolist())
@@ -111,7 +111,7 @@ def compiled(method: str, tasks: int) -> Any:
 
 def explain(program: Any, weights: nets.Weights, sequences: np.ndarray) -> np.ndarray:
     """Scores (n, tasks, length)."""
-    return in_blocks(program, BLOCK, weights)(sequences)
+    return nets.in_blocks(program, BLOCK, weights)(sequences)
 
 
 # Against what was planted

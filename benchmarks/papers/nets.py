@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,3 +90,15 @@ def fit(
         chosen = rng.integers(0, len(xs), batch)
         weights, state = step(weights, state, xs[chosen], labels[chosen])
     return weights
+
+
+def in_blocks(f: Callable[..., Any], size: int, *args: Any) -> Callable[[np.ndarray], Any]:
+    """f(*args, xs) over blocks of one size, so that it compiles once and its memory is bounded."""
+
+    def blocked(xs: np.ndarray) -> Any:
+        starts = range(0, len(xs), size)
+        whole = [np.take(xs, range(s, s + size), axis=0, mode="clip") for s in starts]
+        parts = [jax.tree.map(np.asarray, f(*args, block)) for block in whole]
+        return jax.tree.map(lambda *p: np.concatenate(p)[: len(xs)], *parts)
+
+    return blocked

@@ -35,9 +35,3 @@ def load(folder: Path, name: str) -> Json:
     """One of the papers' files, .npz or .json."""
     path = folder / name
     return json.loads(path.read_text()) if path.suffix == ".json" else dict(np.load(path))
-
-
-def spread(values: list[float], form: str = ".2f", unit: str = "") -> str:
-    """Mean ± standard deviation over networks, or the one value."""
-    mean = f"{np.mean(values):{form}}{unit}"
-    return f"{mean} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else mean
