@@ -151,8 +151,12 @@ def test_the_page_counts_networks_that_overlook_less(tmp_path):
     text = page(tmp_path, "genomics", {"settings": settings, "cells": cells})
     assert "10 of 12 entries are the published ones" in text
     assert "TAL1: RevealCancel overlooks 2 of 200" in text
-    assert "guided backprop × Δinput (0): 0 / 0 / 2" in text
-    assert "DeepLIFT, Rescale (7): 2 / 0 / 0" in text and "| 10.0 |" in text
+    assert "**more** than guided backprop × Δinput (0);" in text and "| 10.0 |" in text
+    assert (
+        "in every network **fewer** than gradient × Δinput (10), integrated gradients, 10 steps (8)"
+        in text
+    )
+    assert "genomics default (2; fewer in 0, as many in 2, more in 0 networks)" in text
 
 
 def test_the_papers_weights_need_their_folder(tmp_path):

@@ -320,11 +320,16 @@ def draw(results: Json, path: Path) -> None:
             if len(by_method[0]) > 1:
                 for place, of in zip(places, by_method, strict=True):
                     ax.plot([median(c) for c in of], [place] * len(of), "o", color="C1", ms=3,
-                            zorder=3, label="medians of the seeds")  # fmt: skip
+                            zorder=3)  # fmt: skip
             ax.set_yticks(places, [LABELS[m] for m in ORDER])
             ax.set_title(f"{shown_name(conversion)}, {title}", fontsize=10)
-            ax.set_xlabel("fall of the log-odds", fontsize=9)
+            ax.locator_params(axis="x", nbins=4)
             ax.grid(axis="x", alpha=0.25)
             ax.axvline(0, color="0.4", linewidth=0.8)
             ax.spines[["top", "right"]].set_visible(False)
+    drawing.supxlabel(
+        "fall of the log-odds (boxes: quartiles, whiskers: 5 and 95 %, averaged over networks; "
+        "dots: each network's median)",
+        fontsize=10,
+    )
     drawing.savefig(path)

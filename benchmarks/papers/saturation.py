@@ -298,7 +298,12 @@ def draw(results: Json, path: Path) -> None:
         bars = third.bar(
             places, values, 0.25, color="0.25" if target == "logit" else color, label=label
         )
-        third.bar_label(bars, [f"{v:.2g}" for v in values], fontsize=8, padding=2)
+        third.bar_label(
+            bars,
+            [f"{v:.2g}" if v > 1e-3 or not v else f"{v:.0e}" for v in values],
+            fontsize=8,
+            padding=2,
+        )
     third.set_xticks(range(len(others)), [f"{o:g}" for o in others])
     third.set(xlabel="further evidence $x_2$", ylabel="contribution of $x_1 = 5$",
               title="$x_1$'s share of $σ(x_1 + x_2)$", ylim=(0, 7))  # fmt: skip
