@@ -370,4 +370,4 @@ def draw_overlooked(ax: Any, cells: list[Json], paper: list[Json]) -> None:
     ax.set_xticks(range(len(MOTIFS)), MOTIFS)
     marks = "\n(◇ the paper's network, · each seed's)" if paper and cells else ""
     ax.set(ylabel="overlooked instances, %", title=f"overlooked for “both”{marks}")
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, max(1, ax.get_ylim()[1]))
