@@ -243,7 +243,8 @@ def curve(
 
 
 def _written(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float | np.number) else str(value)
+    number = np.issubdtype(np.asarray(value).dtype, np.number)
+    return f"{float(value):.4g}" if number else str(value)
 
 
 def _write_lengths(ax: Any, lengths: np.ndarray, whiskers: np.ndarray | None) -> None:
