@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -229,9 +230,10 @@ def curve(
             raise ValueError(f"{name} has {y.shape[-1]} points at {len(xs)} places")
     ax = new_axes(ax, (5.5, 3.6))
     colors = need("matplotlib").style.library["tableau-colorblind10"]["axes.prop_cycle"]
-    for (name, y), color in zip(lines.items(), colors(), strict=False):
+    dashes = itertools.cycle(("-", "--", ":"))  # lines that coincide are seen as well
+    for (name, y), color, dash in zip(lines.items(), colors(), dashes, strict=False):
         mean = y if y.ndim == 1 else y.mean(0)
-        ax.plot(xs, mean, label=name, **color)
+        ax.plot(xs, mean, dash, label=name, **color)
         if y.ndim == 2 and len(y) > 1:
             error = y.std(0, ddof=1) / np.sqrt(len(y))
             ax.fill_between(xs, mean - error, mean + error, alpha=0.2, lw=0, **color)
