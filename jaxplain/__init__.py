@@ -63,6 +63,6 @@ from jaxplain.targets import probability as probability
 
 def __getattr__(name: str) -> object:
     """Modules that need more than jax, imported when they are first used."""
-    if name in ("equinox", "flax"):
+    if name in ("equinox", "flax", "interop", "plots"):
         return _importlib.import_module(f"jaxplain.{name}")
     raise AttributeError(f"module 'jaxplain' has no attribute {name!r}")

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 import jaxplain as jxp
+from jaxplain import plots
 
 Array = jax.Array
 Classifier = Callable[[Array], Array]  # image (8, 8, 1) -> logits (10,)
@@ -205,36 +206,15 @@ def draw(
     path: Path, images: Array, labels: Array, classes: Array, maps: dict[str, Array], change: Array
 ) -> None:
     """One row per digit: the digit, then each method's signed map on one colour scale."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    rows, columns = len(images), 1 + len(maps)
-    spaced = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, hspace=0.02)
-    figure = Figure((2.1 * columns, 2.45 * rows + 0.9), dpi=110, layout=spaced)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set(color="0.8", linewidth=0.8)
-
-    # The strongest hundredth saturates, so that one pixel does not pale all the others.
-    strength = np.abs(np.stack([*maps.values()]))
-    limit = np.percentile(strength[strength > 0], 99) if strength.any() else 1.0
-    small = {"fontsize": 9, "color": "0.35", "labelpad": 5}
-    for i, row in enumerate(axes):
-        row[0].imshow(images[i, ..., 0], cmap="gray_r", vmin=0, vmax=1)
-        row[0].set_title(f"digit {labels[i]}, predicted {classes[i]}", fontsize=10)
-        row[0].set_xlabel(f"f(x) − f(blank) = {change[i]:+.2f}", **small)
-        for ax, (name, scores) in zip(row[1:], maps.items(), strict=True):
-            heat = ax.imshow(scores[i, ..., 0], cmap="RdBu_r", vmin=-limit, vmax=limit)
-            ax.set_title(name, fontsize=10)
-            ax.set_xlabel(f"Σ = {scores[i].sum():+.2f}", **small)
-    bar = figure.colorbar(
-        heat, ax=axes, location="bottom", shrink=0.6, aspect=45, pad=0.03, extend="both"
+    axes = plots.compare(
+        images,
+        maps,
+        titles=[f"digit {n}, predicted {k}" for n, k in zip(labels, classes, strict=True)],
+        captions=[f"f(x) − f(blank) = {rise:+.2f}" for rise in change],
+        label="contribution to f, the predicted class's logit",
+        image_cmap="gray_r",
     )
-    bar.set_label("contribution to f, the predicted class's logit", fontsize=9)
-    bar.ax.tick_params(labelsize=9)
-    bar.outline.set_visible(False)
-    figure.savefig(path)
+    axes[0, 0].figure.savefig(path)
 
 
 def require_extras() -> None:

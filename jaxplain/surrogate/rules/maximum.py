@@ -24,7 +24,9 @@ def winner(equation: Equation, *operands: Any) -> list[Any]:
         return equation.function(*filled(rest, positions, active))
 
     def shares(active: Any, passive: Any) -> Any:
-        references, rest = passive
+        # Behind a barrier: else XLA evaluates a constant reference's winners itself, and slowly,
+        # for every example of a batch.
+        references, rest = jax.lax.optimization_barrier(passive)
         deltas = jax.tree.map(jnp.subtract, active, references)
 
         def function_of(active: Any) -> Any:

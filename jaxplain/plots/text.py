@@ -1,0 +1,83 @@
+"""Contributions of tokens, as HTML in which every token stays text."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from jaxplain.plots.common import AGAINST, FOR, numbers, signed, strongest
+
+
+class Html(str):
+    """HTML that a notebook renders when it is a cell's value; anywhere else a string."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+def tokens(
+    tokens: Sequence[str],
+    scores: Any,
+    *,
+    title: str | None = None,
+    percentile: float = 100.0,
+    limit: float | None = None,
+) -> Html:
+    r"""Text whose tokens are shaded by their contributions, red for and blue against.
+
+    Each token's number is its tooltip. Tokens and title are escaped: markup in them is shown, and
+    does nothing.
+
+    Args:
+      tokens: the text's pieces, in order.
+      scores: (tokens,); of (tokens, features), as embeddings give, the sum over features.
+      title: a line above.
+      percentile: where colours saturate, as in `image`.
+      limit: where they do instead, in the units of scores.
+
+    Returns:
+      A string of HTML, with the method by which notebooks show it.
+
+    Raises:
+      TypeError: the tokens are one string, or not all strings.
+      ValueError: as many scores as tokens are needed; limit ≤ 0; numbers not finite.
+
+    Example:
+      >>> import jaxplain as jxp
+      >>> page = jxp.plots.tokens(["a", "<script>"], [1.0, -0.5])
+      >>> "&lt;script&gt;" in page, "<script>" in page
+      (True, False)
+    """
+    if isinstance(tokens, str):
+        raise TypeError("tokens must be a sequence of strings, and is one string")
+    kinds = {type(token).__name__ for token in tokens if not issubclass(type(token), str)}
+    if kinds:
+        raise TypeError(f"tokens must be strings, and some are {', '.join(sorted(kinds))}")
+    scores = numbers(scores, "scores", 1, 2)
+    scores = scores.reshape(len(scores), -1).sum(-1)
+    if len(scores) != len(tokens):
+        raise ValueError(f"{len(scores)} scores for {len(tokens)} tokens")
+    if limit is None:
+        limit = strongest(scores, percentile)
+    if not limit > 0:
+        raise ValueError(f"limit must be positive, and is {limit}")
+    head = "" if title is None else f'<div style="{_TITLE}">{html.escape(title)}</div>'
+    spans = (_span(token, score, limit) for token, score in zip(tokens, scores, strict=True))
+    return Html(f'<div style="{_BOX}">{head}{"".join(spans)}</div>')
+
+
+# Colours of its own, for pages that are dark.
+_BOX = (
+    "background: #fff; color: #000; padding: 0.5em; line-height: 2; font-family: monospace; "
+    "white-space: pre-wrap"
+)
+_TITLE = "color: #555; font-family: sans-serif; font-size: 90%; line-height: 1.4"
+
+
+def _span(token: str, score: float, limit: float) -> str:
+    color = FOR if score > 0 else AGAINST
+    opacity = round(0.75 * 255 * min(abs(score) / limit, 1))
+    style = f"background: {color}{opacity:02x}; border-radius: 0.2em; padding: 0.2em 0.1em"
+    tooltip = html.escape(f"{token}  {signed(score)}")
+    return f'<span style="{style}" title="{tooltip}">{html.escape(token)}</span>'

@@ -1,0 +1,105 @@
+"""Bridges: shap draws what it is handed, Quantus's calls give what the methods give."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxplain as jxp
+
+SCORES = np.array([[1.0, -2.0], [0.5, 4.0], [0.0, 1.0]])
+
+
+@pytest.fixture
+def shap():
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.switch_backend("Agg")
+    yield pytest.importorskip("shap")
+    plt.close("all")
+
+
+def test_one_example_falls_down_the_waterfall(shap):
+    one = jxp.interop.to_shap(jnp.array([1.0, -2.5]), jnp.array([3.0, 4.0]), 10.0, names=["a", "b"])
+    assert isinstance(one.base_values, float) and one.feature_names == ["a", "b"]
+    bars, base, end = shap.plots.waterfall(one, show=False).figure.axes
+    assert [text.get_text() for text in bars.texts] == ["+1", "−2.5"]
+    assert "= 10$" in base.get_xticklabels()[1].get_text()
+    assert "= 8.5$" in end.get_xticklabels()[1].get_text()
+
+
+def test_a_batch_is_drawn_by_each_of_shaps_plots(shap):
+    batch = jxp.interop.to_shap(SCORES, 2 * SCORES, base=3.0)
+    assert batch.shape == (3, 2) and batch.base_values.tolist() == [3.0] * 3
+    assert batch[1].base_values == 3.0 and batch[1].data.tolist() == [1.0, 8.0]
+    ax = shap.plots.beeswarm(batch, show=False, plot_size=None)
+    assert [t.get_text() for t in ax.get_yticklabels()][-1] == "feature 1"
+    shap.plots.waterfall(batch[0], show=False)
+    shap.plots.bar(batch, show=False)
+    shap.plots.scatter(batch[:, 0], show=False)
+
+
+def test_a_base_for_each_example(shap):
+    batch = jxp.interop.to_shap(SCORES, base=np.arange(3.0))
+    assert batch.base_values.tolist() == [0, 1, 2] and batch.data is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((np.ones((2, 2, 2)),), {}, "must be"),
+        ((np.ones(0),), {}, "must be"),
+        ((SCORES, SCORES[:2]), {}, r"x \(2, 2\) for scores \(3, 2\)"),
+        ((SCORES, SCORES, np.ones(2)), {}, r"base \(2,\)"),
+        ((SCORES,), {"names": ["a"]}, "1 names for 2"),
+    ],
+)
+def test_what_shap_would_misread_is_refused(arguments, options, words):
+    with pytest.raises(ValueError, match=words):
+        jxp.interop.to_shap(*arguments, **options)
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, image):
+        return nn.Dense(3)(nn.relu(nn.Conv(2, (2, 2))(image)).reshape(-1))
+
+
+def explain(variables, x, target):
+    return jxp.deeplift(jxp.logit(lambda x: Net().apply(variables, x), target), 0.0)(x)
+
+
+def test_quantus_gets_contributions_shaped_like_its_inputs():
+    images = jax.random.normal(jax.random.key(0), (4, 5, 3, 2))  # channels last
+    variables = Net().init(jax.random.key(1), images[0])
+    targets = np.array([0, 2, 1, 1])
+    explain_func = jxp.interop.to_quantus(explain, channels_last=True)
+    first = np.moveaxis(np.asarray(images), -1, 1)
+    scores = explain_func(model=variables, inputs=first, targets=targets, device="cpu")
+    assert isinstance(scores, np.ndarray) and scores.shape == first.shape
+    alone = explain(variables, images[1], 2)
+    np.testing.assert_allclose(np.moveaxis(scores[1], 0, -1), alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("as_function", [False, True])
+def test_quantus_explains_the_model_it_gives_though_that_has_changed(as_function):
+    class Mutable:
+        weights = np.ones(2, np.float32)
+
+    def scores_of(model, x, target):
+        weights = model.weights if as_function else model
+        return jxp.input_x_gradient(lambda x: (weights * x).sum())(x)
+
+    x, targets = np.array([[1.0, 2.0]], np.float32), np.array([0])
+    explain_func = jxp.interop.to_quantus(scores_of)
+    model = Mutable()
+    explained = lambda: explain_func(model if as_function else model.weights, x, targets)
+    np.testing.assert_allclose(explained(), [[1, 2]])
+    model.weights = np.array([3.0, 0.0], np.float32)
+    np.testing.assert_allclose(explained(), [[3, 0]])
+
+
+def test_contributions_of_another_shape_are_refused():
+    explain_func = jxp.interop.to_quantus(lambda model, x, target: x.sum())
+    with pytest.raises(ValueError, match=r"contributions \(2,\) for inputs \(2, 3\)"):
+        explain_func(np.ones(1), np.ones((2, 3)), np.zeros(2, int))
