@@ -95,7 +95,7 @@ def captum_kernel(game: Game, n: int, budget: int, seed: int) -> np.ndarray:
 
 
 def leverage_shap(game: Game, n: int, budget: int, seed: int) -> np.ndarray:
-    r"""LeverageSHAP by its paper: pairs kept with probability min(1, 2c ℓ_s), weighted by its inverse.
+    r"""LeverageSHAP by its paper: pairs kept with probability min(1, 2c ℓ_s), weighted inversely.
 
     A pair's size is drawn binomially, so the number of evaluations is `budget` in expectation.
     Source: Musco & Witter, arXiv 2410.01917, algorithm 1.

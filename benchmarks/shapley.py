@@ -150,7 +150,7 @@ class Table:
         return self.values[(masks > 0.5).astype(int) @ self.bits]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _own_estimator(name: str, n: int, budget: int) -> Callable[..., Array]:
     """(table, seeds) → estimates (seeds, n)."""
 
@@ -169,7 +169,7 @@ def _own_estimator(name: str, n: int, budget: int) -> Callable[..., Array]:
 def score(
     table: np.ndarray, phi: np.ndarray, seeds: int, budgets: Sequence[int] = BUDGETS
 ) -> dict[tuple[str, int], Any]:
-    """{(estimator, budget): the mean over seeds of ‖φ̂ - φ‖²/‖φ‖² and of evaluations, or why not}."""
+    """{(estimator, budget): means over seeds of ‖φ̂ - φ‖²/‖φ‖² and of evaluations, or why not}."""
     n, cells = len(phi), {}
 
     def relative(estimates: np.ndarray) -> float:
