@@ -1,8 +1,8 @@
 """Integrated gradients: gradients to a relative gap of 1e-3, and what a step costs.
 
 Gradients: by `tolerance=1e-3`, against the smallest number at which a fixed rule has that gap on
-all examples of a batch, which is known only in hindsight. Costs: FLOPs and temporary memory of compiled
-programs in chunks, against as many gradients and against one chunk of them.
+all examples of a batch, which is known only in hindsight. Costs: FLOPs and temporary memory of
+compiled programs in chunks, against as many gradients and against one chunk of them.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def gradients(
 
     def along(x: Array, extra: Any) -> tuple[Array, Array]:
         def at(alpha: Array) -> tuple[Array, Array]:
-            value, slope = jax.value_and_grad(f)(ref + alpha * (x - ref), extra)
-            return value, jnp.vdot(slope, x - ref)
+            point = lambda alpha: f(ref + alpha * (x - ref), extra)
+            return jax.jvp(point, (alpha,), (jnp.ones_like(alpha),))
 
         return jax.lax.map(at, alphas)
 
