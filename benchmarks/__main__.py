@@ -1,4 +1,4 @@
-"""`python -m benchmarks speed | faithfulness | neurons | genomics | papers | report | readme`."""
+"""`python -m benchmarks NAME` for each of BENCHMARKS, `report` and `readme`."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import faithfulness, genomics, neurons, papers, readme, speed
+from benchmarks import faithfulness, genomics, neurons, papers, paths, readme, shapley, speed
 
 # A benchmark's module holds: its docstring, shown by --help; `configure(parser)`, its own options;
 # `measure_all(args)` → what the JSON file holds; `shown(results)`, its tables for the terminal;
@@ -18,6 +18,8 @@ BENCHMARKS = {
     "neurons": neurons,
     "genomics": genomics,
     "papers": papers,
+    "shapley": shapley,
+    "paths": paths,
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -6,6 +6,7 @@ from jaxplain import cam as cam
 from jaxplain import datasets as datasets
 from jaxplain import genomics as genomics
 from jaxplain import references as references
+from jaxplain.batches import batched as batched
 from jaxplain.cam import grad_cam as grad_cam
 from jaxplain.cam import grad_cam_plus_plus as grad_cam_plus_plus
 from jaxplain.cam import guided_grad_cam as guided_grad_cam

@@ -158,7 +158,8 @@ def conductance(
             return Node(y, slope, jax.tree.map(jnp.multiply, multipliers, moved))
 
         if tolerance is not None:
-            total, _, taken = refined(node_at, tolerance, max_steps)
+            along = lambda alpha: tapped.function(at_alpha(alpha), tapped.probes)[0]
+            total, _, taken = refined(node_at, along, tolerance, max_steps)
             result = _with_gap(tapped, total, change, return_gap)
             return (*result, taken) if return_gap else (result, taken)
         flow = lambda alpha: node_at(alpha).average

@@ -48,9 +48,10 @@ def integrated_gradients(
         (exact for gradients polynomial in α up to degree 2n-1), `"midpoint"` ((k+½)/n), `"left"`
         (k/n), `"right"` ((k+1)/n), or `"trapezoid"` (k/(n-1), both ends at half weight).
       tolerance: take as few gradients as make |gap| ≤ tolerance · |f(x) - f(ref)|, whatever
-        `steps`, `quadrature` and `chunk` say: Simpson's rule, halved where it misses most of f's
-        change. explain also returns how many it took, and has no reverse mode.
-      max_steps: the most gradients for a tolerance, ≥ 3, all kept until the end.
+        `steps`, `quadrature` and `chunk` say: nested rules of 1, 3 and 7, then one more at a time
+        where most of f's change is missed. explain also returns how many it took, beside which f
+        itself is evaluated at x and ref; it has no reverse mode.
+      max_steps: the most gradients for a tolerance, ≥ 1, all kept until the end.
       chunk: how many steps are evaluated at once; None all. Bounds memory, changes nothing else.
       multiply: False returns the averaged gradient without (x - ref).
       at: a name, several or a pattern: contributions of these values h inside f
@@ -124,50 +125,51 @@ def integrated_gradients(
             slope = explain_gradient(*staging.place(args, argnums, point))
             return slope if path is None else jax.tree.map(jnp.multiply, slope, velocity)
 
+        def value_at(point: Any) -> Any:
+            y = f(*staging.place(args, argnums, point))
+            staging.check_scalar(y)
+            return y
+
         def node_at(alpha: Any) -> Node:
             point, velocity = point_at(alpha)
 
-            def scalar(point: Any) -> Any:
-                y = f(*staging.place(args, argnums, point))
-                staging.check_scalar(y)
-                return y
-
-            value, slope = jax.value_and_grad(scalar)(point)
+            value, slope = jax.value_and_grad(value_at)(point)
             parts = jax.tree.map(jnp.multiply, slope, velocity)
             return Node(value, _sum(parts, value), slope if path is None else parts)
 
         def contributions(average: Any) -> Any:
             return jax.tree.map(jnp.multiply, average, delta) if path is None else average
 
-        def change() -> Any:
-            y = f(*staging.place(args, argnums, x))
-            return y - f(*staging.place(args, argnums, reference))
-
         if path is not None:
             check_path(path, reference, x)
         if tolerance is not None:
-            average, gap, taken = refined(node_at, tolerance, max_steps)
+            along = lambda alpha: value_at(point_at(alpha)[0])
+            average, gap, taken = refined(node_at, along, tolerance, max_steps)
             result = contributions(average) if multiply else average
             return (result, gap, taken) if return_gap else (result, taken)
         average = weighted_sum(gradient_at, jnp.asarray(alphas), jnp.asarray(weights), chunk)
         result = contributions(average) if multiply else average
         if not return_gap:
             return result
-        rise = change()
+        rise = value_at(x) - value_at(reference)
         return result, rise - _sum(contributions(average), rise)
 
     return explain
 
 
 def refined(
-    node_at: Callable[[Any], Node], tolerance: float, max_steps: int
+    node_at: Callable[[Any], Node],
+    value_at: Callable[[Any], Any],
+    tolerance: float,
+    max_steps: int,
 ) -> tuple[Any, Any, Any]:
     """An average gradient within the tolerance, its gap, and how many gradients it took."""
 
     def good(gap: Any, change: Any) -> Any:
         return jnp.abs(gap) <= tolerance * jnp.abs(change)
 
-    average, change, gap, taken = integrate(node_at, good, max_steps)
+    ends = jax.vmap(value_at)(jnp.array([0.0, 1.0]))
+    average, change, gap, taken = integrate(node_at, ends, good, max_steps)
     if not isinstance(gap, jax.core.Tracer) and not good(gap, change):
         warnings.warn(
             f"{int(taken)} gradients leave a gap of {float(gap):.2g} in f(x) - f(ref) = "

@@ -36,7 +36,7 @@ def change(f, ref=REF):
 
 
 def test_a_kink_is_closed_in_on():
-    """Of many pieces one has a kink: its halves are halved until it does not matter."""
+    """The cell with the kink is halved until it does not matter."""
     f = lambda x: jax.nn.relu(x[0] - 0.3)
     scores, steps = jax.jit(jxp.integrated_gradients(f, 0.0, tolerance=1e-4))(jnp.ones(1))
     np.testing.assert_allclose(scores, 0.7, atol=1e-4)
@@ -58,7 +58,7 @@ def test_a_tolerance_is_met_with_few_gradients(f):
         jax.effects_barrier()
         assert abs(gap) <= tolerance * abs(change(f))
         np.testing.assert_allclose(scores.sum() + gap, change(f), rtol=1e-5)
-        assert len(seen) == steps and steps < 64
+        assert len(seen) == steps + 2 and steps < 64  # and f at both ends
     fine = jxp.integrated_gradients(f, REF, steps=2000, quadrature="midpoint", chunk=100)
     np.testing.assert_allclose(scores, jax.jit(fine)(X), atol=0.03 * abs(scores).max())
 
@@ -71,8 +71,35 @@ def test_an_unmet_tolerance_says_so():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scores, steps = jxp.integrated_gradients(lambda x: x @ V[:N], REF, tolerance=1e-5)(X)
-    assert steps == 3
+    assert steps == 1
     np.testing.assert_allclose(scores, V[:N] * (X - REF), rtol=1e-5)
+
+
+@pytest.mark.parametrize("most, taken", [(1, 1), (2, 1), (6, 3), (7, 7), (8, 8)])
+def test_the_most_steps_are_kept_to(most, taken):
+    explain = jxp.integrated_gradients(kinked, REF, tolerance=1e-9, max_steps=most, return_gap=True)
+    scores, gap, steps = jax.jit(explain)(X)
+    assert steps == taken
+    np.testing.assert_allclose(scores.sum() + gap, change(kinked), rtol=1e-5)
+
+
+@pytest.mark.parametrize("power, taken", [(2, 1), (6, 3), (12, 7)])
+def test_polynomials_take_the_nested_rules_alone(power, taken, x64):
+    """The rules of 1, 3 and 7 nodes are exact for gradients of degree 1, 5 and 11."""
+    f = lambda x: jnp.sum(x**power)
+    explain = jxp.integrated_gradients(f, 0.0, tolerance=1e-12)
+    scores, steps = jax.jit(explain)(jnp.array([1.5, -2.0]))
+    assert steps == taken
+    np.testing.assert_allclose(scores, jnp.array([1.5, -2.0]) ** power, rtol=1e-11)
+
+
+def test_cubics_are_exact_between_any_nodes(x64):
+    """What is refined after seven nodes is of fourth order."""
+    f = lambda x: jnp.sum(x**4) + 1e-3 * jax.nn.relu(x[0] - 0.91)
+    explain = jxp.integrated_gradients(f, 0.0, tolerance=1e-9, return_gap=True)
+    scores, gap, steps = jax.jit(explain)(jnp.array([1.0, 2.0]))
+    assert abs(gap) <= 1e-9 * 18 and 7 < steps < 60
+    np.testing.assert_allclose(scores, [1 + 0.09e-3, 16], rtol=1e-6)
 
 
 def test_each_example_of_a_batch_meets_the_tolerance():
@@ -81,7 +108,7 @@ def test_each_example_of_a_batch_meets_the_tolerance():
     average, gaps, steps = jax.jit(jax.vmap(explain))(xs)
     changes = jax.vmap(smooth)(xs) - smooth(REF)
     assert (abs(gaps) <= 1e-3 * abs(changes)).all()
-    assert steps[3] == steps[1] == 3 < steps[0]
+    assert steps[3] == steps[1] == 1 < steps[0]
     np.testing.assert_allclose(((xs - REF) * average).sum(1) + gaps, changes, atol=1e-5)
     one, _, count = jax.jit(explain)(X)
     assert count == steps[0]
@@ -124,7 +151,7 @@ def test_errors_of_paths():
         jxp.integrated_gradients(smooth, REF, path=lambda r, x, a: x)(X)
     with pytest.raises(ValueError, match=r"path\(ref, x, 0.0\) is \(7,\), and x \(8,\)"):
         jxp.integrated_gradients(smooth, REF, path=lambda r, x, a: x[1:])(X)
-    with pytest.raises(ValueError, match="max_steps must be at least 3"):
+    with pytest.raises(ValueError, match="max_steps must be at least 1"):
         jxp.integrated_gradients(smooth, REF, tolerance=0.1, max_steps=0)(X)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
+from jaxplain import perturbation
 
 KEY = jax.random.key(0)
 W = jax.random.normal(jax.random.key(1), (12, 2))
@@ -171,6 +172,30 @@ def test_lime_solves_scikit_learn_s_problem(penalty):
     values = np.array(jax.vmap(g)(jnp.asarray(z)))
     model.fit(z, values, sample_weight=weights / weights.mean())
     np.testing.assert_allclose(got, model.coef_, atol=1e-3)
+
+
+def test_lasso_of_groups_that_are_hard_to_tell_apart(x64):
+    """Coordinate descent takes thousands of sweeps here; its conditions hold in the end."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(60, 1)) + 0.1 * rng.normal(size=(60, 6))
+    y = np.stack([z @ np.arange(6.0), z[:, 0] - z[:, 1]], axis=1) + 0.1 * rng.normal(size=(60, 2))
+    gram, moment, threshold = z.T @ z, z.T @ y, 0.3
+    solve = jax.jit(lambda moment: perturbation._lasso(jnp.asarray(gram), moment, threshold))
+    got = solve(jnp.asarray(moment))
+    slack = moment - gram @ got
+    on = got != 0
+    np.testing.assert_allclose(slack[on], threshold * np.sign(got[on]), rtol=1e-8)
+    assert (~on).any() and (abs(slack[~on]) <= threshold).all()
+    change, step = rng.normal(size=moment.shape), 1e-6
+    _, slope = jax.jvp(solve, (jnp.asarray(moment),), (jnp.asarray(change),))
+    numeric = (solve(moment + step * change) - solve(moment - step * change)) / (2 * step)
+    np.testing.assert_allclose(slope, numeric, rtol=1e-4, atol=1e-6)
+
+
+def test_lime_with_a_lasso_has_derivatives():
+    explain = jxp.lime(lambda x: x[0] ** 2 + 3 * x[1], 0.0, samples=4, penalty="lasso", strength=0)
+    jacobian = jax.jit(jax.jacrev(explain))(jnp.array([2.0, 1.0]))
+    np.testing.assert_allclose(jacobian, [[4, 0], [0, 3]], atol=1e-3)
 
 
 # Mutagenesis.

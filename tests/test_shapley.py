@@ -413,6 +413,19 @@ def test_chunks_bound_memory():
     assert temporary(64) < temporary(None) / 8
 
 
+@pytest.mark.slow
+def test_a_million_coalitions_in_the_memory_of_a_chunk():
+    """All at once their hidden layers would take a gigabyte, their values take four megabytes."""
+    w = jax.random.normal(KEY, (30, 256))
+    f = lambda x: jax.nn.relu(x @ w).sum()
+    for method in (jxp.shapley_values, jxp.permutation_shapley):
+        explain = jax.jit(method(f, 0.0, samples=10**6, chunk=256))
+        program = explain.lower(jnp.ones(30), key=KEY).compile()
+        assert program.memory_analysis().temp_size_in_bytes < 32e6
+    got = jax.jit(jxp.shapley_values(f, 0.0, samples=10**6, chunk=256))(jnp.ones(30), key=KEY)
+    np.testing.assert_allclose(got.sum(), f(jnp.ones(30)) - f(jnp.zeros(30)), rtol=1e-5)
+
+
 def test_transformations(network):
     xs, keys = jnp.stack([X, X[::-1], X**2]), jax.random.split(KEY, 3)
     explain = jxp.shapley_values(network, REFS, samples=40)
@@ -503,6 +516,20 @@ def test_values_that_are_not_finite_are_named():
     with pytest.raises(FloatingPointError, match=r"-inf with the players \[\] of 3.*2 of 8"):
         explain(jnp.ones(3))
     assert not jnp.isfinite(jax.jit(explain)(jnp.ones(3))).any()
+
+
+@pytest.mark.parametrize("name", sampled(0))
+def test_sampled_values_that_are_not_finite_are_named(name):
+    explain = sampled(40)[name](lambda x: jnp.where(x[0] == 0, jnp.inf, x.sum()), 0.0)
+    with pytest.raises(FloatingPointError, match=r"f is inf with the players \[.*\] of 9 present"):
+        explain(jnp.ones(N), key=KEY)
+
+
+def test_one_player_gets_all():
+    f = lambda x: x[0] ** 2
+    for method in (jxp.shapley_values, jxp.kernel_shap, jxp.permutation_shapley):
+        got = method(f, 1.0, samples=2)(jnp.array([3.0]), key=KEY)
+        np.testing.assert_allclose(got, [8.0])
 
 
 def test_errors_of_interactions():

@@ -42,7 +42,7 @@ def paired(players: int, pairs: int, sizes: str) -> np.ndarray:
     for seed in range(_TRIES):
         rng = np.random.default_rng(seed)
         drawn = [
-            _distinct(players, size, count, rng)
+            distinct(players, size, count, rng)
             for size, count in zip(*_allocate(players, pairs, sizes), strict=True)
         ]
         masks = np.concatenate([np.ones((1, players), bool), *drawn])
@@ -68,7 +68,7 @@ def spread(players: int, pairs: int) -> np.ndarray:
     stock = np.concatenate(
         [np.ones((1, players), bool)]
         + [
-            _distinct(players, size, min(times * count, _capacity(players, size)), rng)
+            distinct(players, size, min(times * count, _capacity(players, size)), rng)
             for size, count in zip(sizes, counts, strict=True)
         ]
     )
@@ -126,7 +126,7 @@ def _allocate(players: int, pairs: int, weighting: str) -> tuple[np.ndarray, np.
     return sizes, whole.astype(int)
 
 
-def _distinct(players: int, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
+def distinct(players: int, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Coalitions (count, n) of one size, each of another pair."""
     capacity = _capacity(players, size)
     halved = 2 * size == players  # then S and N∖S are of one size, and player 0 is in S

@@ -51,7 +51,7 @@ class Game:
         finite = np.isfinite(np.asarray(values)).reshape(len(values), -1).all(1)
         if not finite.all():
             worst = int(np.argmin(finite))
-            present = np.flatnonzero(np.asarray(mask_of(worst))).tolist()
+            present = np.flatnonzero(np.asarray(mask_of(jnp.asarray(worst)))).tolist()
             raise FloatingPointError(
                 f"f is {values[worst]} with the players {present} of {self.players} present, the "
                 f"others at the reference ({int((~finite).sum())} of {len(values)} coalitions are "

@@ -10,9 +10,7 @@ Int. J. Game Theory 18 (1989).
 
 from __future__ import annotations
 
-import itertools
 from math import comb
-from typing import Any
 
 import numpy as np
 
@@ -41,42 +39,33 @@ def coalitions(levels: np.ndarray) -> int:
 
 
 def matrix(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The coalitions visited (k, n), and the matrix (n, k) that makes their values Owen values."""
+    """The coalitions visited (k, n), ∅ in front, and the matrix (n, k) that makes Owen values."""
     players = levels.shape[1]
-    numbers: dict[bytes, int] = {}
-    rows: list[np.ndarray] = []
-    entries: list[tuple[int, int, float]] = []
-
-    def number(mask: np.ndarray) -> int:
-        key = mask.tobytes()
-        if key not in numbers:
-            numbers[key] = len(rows)
-            rows.append(mask)
-        return numbers[key]
-
-    for player in range(players):
-        around = np.zeros(players, int)
-        choices: list[Any] = []
-        for level in levels:
-            siblings = np.unique(level[(around == around[player]) & (level != level[player])])
-            choices.append(list(_subsets(level, siblings)))
-            around = level
-        for combination in itertools.product(*choices):
-            mask = np.any([mask for mask, _ in combination], axis=0)
-            weight = float(np.prod([weight for _, weight in combination]))
-            entries.append((player, number(mask), -weight))
-            joined = mask.copy()
-            joined[player] = True
-            entries.append((player, number(joined), weight))
-    weights = np.zeros((players, len(rows)))
-    at_player, at_row, adds = zip(*entries, strict=True)
-    np.add.at(weights, (np.array(at_player), np.array(at_row)), adds)
-    return np.array(rows), weights
+    parts = [_predecessors(levels, player) for player in range(players)]
+    of_player = np.repeat(np.arange(players), [len(weights) for _, weights in parts])
+    before, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+    joined = before | (np.arange(players) == of_player[:, None])
+    packed, place = np.unique(
+        np.packbits(np.concatenate([before, joined]), axis=1), axis=0, return_inverse=True
+    )
+    rows = np.unpackbits(packed, axis=1, count=players).astype(bool)
+    entries = np.concatenate([-weights, weights])
+    flat = np.tile(of_player, 2) * len(rows) + place.reshape(-1)
+    counted = np.bincount(flat, entries, minlength=players * len(rows))
+    return rows, counted.reshape(players, len(rows))
 
 
-def _subsets(level: np.ndarray, siblings: np.ndarray) -> Any:
-    """Every set of siblings as a mask of players, with its probability."""
-    among = len(siblings) + 1
-    for size in range(among):
-        for subset in itertools.combinations(siblings, size):
-            yield np.isin(level, subset), 1 / (among * comb(among - 1, size))
+def _predecessors(levels: np.ndarray, player: int) -> tuple[np.ndarray, np.ndarray]:
+    """The sets that may stand before a player (sets, n), with their probabilities."""
+    masks, weights = np.zeros((1, levels.shape[1]), bool), np.ones(1)
+    around = np.zeros(levels.shape[1], int)
+    for level in levels:
+        siblings = np.unique(level[(around == around[player]) & (level != level[player])])
+        chosen = np.arange(2 ** len(siblings))[:, None] >> np.arange(len(siblings)) & 1 == 1
+        subsets = chosen @ (siblings[:, None] == level)  # (sets of siblings, n)
+        among = len(siblings) + 1
+        by_size = np.array([1 / (among * comb(among - 1, size)) for size in range(among)])
+        masks = (masks[:, None] | subsets).reshape(-1, levels.shape[1])
+        weights = np.outer(weights, by_size[chosen.sum(1)]).ravel()
+        around = level
+    return masks, weights
