@@ -44,17 +44,27 @@ def compile_program(fn: Callable, args: Sequence[Any]) -> Program:
 
 
 def compile_rounds(
-    fns: Mapping[str, Callable], args: Sequence[Any], rounds: int, tick: Callable[[], Any]
+    fns: Mapping[str, Callable],
+    args: Sequence[Any],
+    rounds: int,
+    tick: Callable[[], Any],
+    budget: float = math.inf,
 ) -> tuple[dict[str, Program], dict[str, dict[str, list[float]]]]:
-    """Compiles every function `rounds` times in turn: the programs, and the seconds it took."""
+    """Compiles every function `rounds` times in turn: the programs, and the seconds it took.
+
+    One that has spent its `budget` of seconds sits out.
+    """
     programs: dict[str, Program] = {}
     seconds: dict[str, dict[str, list[float]]] = {n: {"trace": [], "compile": []} for n in fns}
     for _ in range(rounds):
         for name, fn in fns.items():
-            programs[name] = program = compile_program(fn, args)
-            seconds[name]["trace"].append(program.trace_seconds)
-            seconds[name]["compile"].append(program.compile_seconds)
             tick()
+            taken = seconds[name]
+            if sum(taken["trace"] + taken["compile"]) >= budget:
+                continue
+            programs[name] = program = compile_program(fn, args)
+            taken["trace"].append(program.trace_seconds)
+            taken["compile"].append(program.compile_seconds)
     return programs, seconds
 
 
@@ -84,6 +94,14 @@ def memory(compiled: Any) -> dict[str, int | None]:
     # Some backends' own peak leaves the temporary buffer out; the sum of the three never does.
     temp, held = stats.temp_size_in_bytes, stats.argument_size_in_bytes
     return {"temp": temp, "peak": temp + held + stats.output_size_in_bytes}
+
+
+def memory_limit(device: jax.Device) -> float:
+    """Bytes that a program may take: four fifths of the device's, half of the machine's."""
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return 0.8 * stats.get("bytes_limit", math.inf)
+    return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def time_rounds(
