@@ -1,4 +1,4 @@
-"""`python -m benchmarks speed | faithfulness | neurons | genomics | report | readme`."""
+"""`python -m benchmarks speed | scale | peers | faithfulness | neurons | genomics | report | readme`."""
 
 import argparse
 import json
@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import faithfulness, genomics, neurons, readme, speed
+from benchmarks.peers import compare as peers
 
 # A benchmark's module holds: its docstring, shown by --help; `configure(parser)`, its own options;
 # `measure_all(args)` → what the JSON file holds; `shown(results)`, its tables for the terminal;
 # `write(path)`, page and figure beside the JSON file at path, from that alone.
 BENCHMARKS = {
     "speed": speed,
+    "peers": peers,
     "faithfulness": faithfulness,
     "neurons": neurons,
     "genomics": genomics,
