@@ -1,4 +1,4 @@
-"""`python -m benchmarks speed | scale | peers | faithfulness | neurons | genomics | report | readme`."""
+"""`python -m benchmarks NAME`; --help lists the names."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import faithfulness, genomics, neurons, readme, speed
+from benchmarks import faithfulness, genomics, neurons, readme, scale, speed
 from benchmarks.peers import compare as peers
 
 # A benchmark's module holds: its docstring, shown by --help; `configure(parser)`, its own options;
@@ -15,6 +15,7 @@ from benchmarks.peers import compare as peers
 # `write(path)`, page and figure beside the JSON file at path, from that alone.
 BENCHMARKS = {
     "speed": speed,
+    "scale": scale,
     "peers": peers,
     "faithfulness": faithfulness,
     "neurons": neurons,

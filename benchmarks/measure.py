@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks import loops
 
@@ -79,6 +80,32 @@ def flops(compiled: Any) -> float | None:
     once = (cost or {}).get("flops", 0.0)
     further = loops.further_flops(compiled.as_text())
     return once + further if once > 0 and further is not None else None
+
+
+def bytes_accessed(compiled: Any) -> float | None:
+    """XLA's count of bytes read and written; None with loops, whose bodies it counts once."""
+    try:
+        cost = compiled.cost_analysis()
+    except (NotImplementedError, RuntimeError):
+        return None
+    if isinstance(cost, list | tuple):
+        cost = cost[0] if cost else None
+    if " while(" in compiled.as_text():
+        return None
+    return (cost or {}).get("bytes accessed")
+
+
+def rates(device: jax.Device, rounds: int = 5) -> dict[str, float]:
+    """What the device does at its best: FLOPs a second in a product, bytes a second in a copy."""
+    size, length = (1024, 2**24) if device.platform == "cpu" else (8192, 2**28)
+    square, line = jnp.ones((size, size)), jnp.ones(length)
+    product = compile_program(lambda a: a @ a, (square,))
+    copy = compile_program(lambda a: a + 1, (line,))
+    best = {
+        name: min(time_rounds({name: run}, rounds, 10.0, int)[name]["wall"])
+        for name, run in {"product": product, "copy": copy}.items()
+    }
+    return {"flops": 2 * size**3 / best["product"], "bytes": 2 * line.nbytes / best["copy"]}
 
 
 def memory(compiled: Any) -> dict[str, int | None]:

@@ -119,7 +119,8 @@ def measure_task(
         }  # fmt: skip
         if run is not None:
             runs[package, method] = run
-    seconds = measure.time_rounds(runs, rounds, budget, int)
+    with warnings.catch_warnings(action="ignore"):  # each said its own in `attempt`
+        seconds = measure.time_rounds(runs, rounds, budget, int)
     unmeasured = {"wall": [None] * rounds, "cpu": [None] * rounds}
     return [{**cell, "seconds": seconds.get(key, unmeasured)} for key, cell in cells.items()]
 

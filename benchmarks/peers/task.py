@@ -84,7 +84,7 @@ class Task:
         x, ref, groups = self.xs[index : index + 1], self.ref, self.groups
 
         def value(coalitions: np.ndarray) -> np.ndarray:
-            shown = torch.from_numpy(np.asarray(coalitions, bool))
+            shown = torch.from_numpy(np.atleast_2d(np.asarray(coalitions, bool)))
             masks = shown[:, groups[0]]  # one mask a coalition, shaped like x
             with torch.no_grad():
                 return self.module(torch.where(masks, x, ref))[:, 0].numpy()
