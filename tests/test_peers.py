@@ -24,7 +24,7 @@ def cell(package, method, seconds, family="DeepLIFT", **others):
 
 @pytest.fixture
 def results():
-    failed = {"message": "AssertionError: no | hooks", "seconds": {"wall": [None], "cpu": [None]}}
+    failed = {"message": "AssertionError: no | hooks"}
     environment = measure.environment(jax.devices()[0])
     return {
         "benchmark": "peers",
@@ -38,7 +38,7 @@ def results():
             cell("captum", "DeepLift", 4.0, error=0.5),
             cell("jaxplain", "DeepLIFT-SHAP", 9.0, "DeepLIFT-SHAP", error=1e-7),
             cell("shap", "DeepExplainer", 8.0, "DeepLIFT-SHAP", error=1e-6),
-            cell("tangermeme", "deep_lift_shap", 1.0, "DeepLIFT-SHAP", **failed),
+            cell("tangermeme", "deep_lift_shap", None, "DeepLIFT-SHAP", **failed),
         ],
     }
 

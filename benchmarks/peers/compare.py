@@ -29,6 +29,7 @@ Json = dict[str, Any]
 Run = Callable[[], Any]
 PACKAGES = ("captum", "shap", "tangermeme", "shapiq", "zennit")
 QUICK = ("mlp", "bpnet", "lstm")
+ROUTINE = ("UserWarning: Input Tensor", "UserWarning: Setting")  # Captum's hooks, at every call
 shown, write = report.shown, report.write
 
 
@@ -176,7 +177,12 @@ def attempt(
                 raise FloatingPointError("the result is not finite")
         except Exception as error:  # a row says what stopped it
             return cell | {"message": message_of(error)}, None
-    cell["warnings"] = sorted({message_of(w.message) for w in caught if w.category is UserWarning})
+    said = {
+        message_of(w.message)
+        for w in caught
+        if issubclass(w.category, (RuntimeWarning, UserWarning))
+    }
+    cell["warnings"] = sorted(text for text in said if not text.startswith(ROUTINE))
     if family and family.shares:
         cell["error"] = completeness_error(one, family, found, rises[family.shares])
     cell["bytes"] = measure.peak_memory(run)
