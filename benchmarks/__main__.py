@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME` for each of BENCHMARKS, `report` and `readme`."""
+"""`python -m benchmarks NAME`; --help lists the names."""
 
 import argparse
 import json
@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import faithfulness, genomics, neurons, papers, paths, readme, shapley, speed
+from benchmarks import faithfulness, genomics, neurons, papers, paths, readme, scale, shapley, speed
+from benchmarks.peers import compare as peers
 
 # A benchmark's module holds: its docstring, shown by --help; `configure(parser)`, its own options;
 # `measure_all(args)` → what the JSON file holds; `shown(results)`, its tables for the terminal;
 # `write(path)`, page and figure beside the JSON file at path, from that alone.
 BENCHMARKS = {
     "speed": speed,
+    "scale": scale,
+    "peers": peers,
     "faithfulness": faithfulness,
     "neurons": neurons,
     "genomics": genomics,

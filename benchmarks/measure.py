@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks import loops
 
@@ -44,17 +45,27 @@ def compile_program(fn: Callable, args: Sequence[Any]) -> Program:
 
 
 def compile_rounds(
-    fns: Mapping[str, Callable], args: Sequence[Any], rounds: int, tick: Callable[[], Any]
+    fns: Mapping[str, Callable],
+    args: Sequence[Any],
+    rounds: int,
+    tick: Callable[[], Any],
+    budget: float = math.inf,
 ) -> tuple[dict[str, Program], dict[str, dict[str, list[float]]]]:
-    """Compiles every function `rounds` times in turn: the programs, and the seconds it took."""
+    """Compiles every function `rounds` times in turn: the programs, and the seconds it took.
+
+    One that has spent its `budget` of seconds sits out.
+    """
     programs: dict[str, Program] = {}
     seconds: dict[str, dict[str, list[float]]] = {n: {"trace": [], "compile": []} for n in fns}
     for _ in range(rounds):
         for name, fn in fns.items():
-            programs[name] = program = compile_program(fn, args)
-            seconds[name]["trace"].append(program.trace_seconds)
-            seconds[name]["compile"].append(program.compile_seconds)
             tick()
+            taken = seconds[name]
+            if sum(taken["trace"] + taken["compile"]) >= budget:
+                continue
+            programs[name] = program = compile_program(fn, args)
+            taken["trace"].append(program.trace_seconds)
+            taken["compile"].append(program.compile_seconds)
     return programs, seconds
 
 
@@ -71,6 +82,32 @@ def flops(compiled: Any) -> float | None:
     return once + further if once > 0 and further is not None else None
 
 
+def bytes_accessed(compiled: Any) -> float | None:
+    """XLA's count of bytes read and written; None with loops, whose bodies it counts once."""
+    try:
+        cost = compiled.cost_analysis()
+    except (NotImplementedError, RuntimeError):
+        return None
+    if isinstance(cost, list | tuple):
+        cost = cost[0] if cost else None
+    if " while(" in compiled.as_text():
+        return None
+    return (cost or {}).get("bytes accessed")
+
+
+def rates(device: jax.Device, rounds: int = 5) -> dict[str, float]:
+    """What the device does at its best: FLOPs a second in a product, bytes a second in a copy."""
+    size, length = (1024, 2**24) if device.platform == "cpu" else (8192, 2**28)
+    square, line = jnp.ones((size, size)), jnp.ones(length)
+    product = compile_program(lambda a: a @ a, (square,))
+    copy = compile_program(lambda a: a + 1, (line,))
+    best = {
+        name: min(time_rounds({name: run}, rounds, 10.0, int)[name]["wall"])
+        for name, run in {"product": product, "copy": copy}.items()
+    }
+    return {"flops": 2 * size**3 / best["product"], "bytes": 2 * line.nbytes / best["copy"]}
+
+
 def memory(compiled: Any) -> dict[str, int | None]:
     """Bytes by XLA's analysis: `temp` beside arguments and results, and `peak` with them."""
     try:
@@ -84,6 +121,30 @@ def memory(compiled: Any) -> dict[str, int | None]:
     # Some backends' own peak leaves the temporary buffer out; the sum of the three never does.
     temp, held = stats.temp_size_in_bytes, stats.argument_size_in_bytes
     return {"temp": temp, "peak": temp + held + stats.output_size_in_bytes}
+
+
+def peak_memory(run: Callable[[], Any]) -> int | None:
+    """Bytes by which the process's resident memory peaks above what it held, where Linux tells."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
+        before = _status("VmHWM")
+        run()
+        return 1024 * (_status("VmHWM") - before)
+    except (OSError, StopIteration):
+        return None
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def memory_limit(device: jax.Device) -> float:
+    """Bytes that a program may take: four fifths of the device's, half of the machine's."""
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return 0.8 * stats.get("bytes_limit", math.inf)
+    return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def time_rounds(

@@ -17,46 +17,86 @@ COSTS = {
     "memory": "temporary memory",
     "compile": "trace + compile",
 }
+UNSTEADY = 0.15  # a spread above which a ratio is marked
 TITLES = {
     "mlp": "MLP",
     "cnn": "CNN",
     "bpnet": "BPNet",
     "resnet18": "ResNet-18",
     "lstm": "LSTM",
-    "transformer": "transformer",
-    "gradient": "gradient",
+    "gpt2_small": "GPT-2 small",
     "deeplift": "DeepLIFT",
     "reveal_cancel": "DeepLIFT, RevealCancel",
+    "genomics": "DeepLIFT, genomics",
     "central_limit": "DeepLIFT, central limit",
+    "deeplift_shap": "DeepLIFT-SHAP",
     "input_x_gradient": "input × gradient",
-    "guided_backprop": "guided backprop",
-    "integrated_gradients": "integrated gradients",
+    "idgi": "IDGI",
+    "deeplift_at": "DeepLIFT of a layer",
+    "grad_cam": "Grad-CAM",
+    "grad_cam_plus_plus": "Grad-CAM++",
+    "hires_cam": "HiResCAM",
+    "layer_cam": "LayerCAM",
+    "guided_grad_cam": "guided Grad-CAM",
+    "rise": "RISE",
+    "lime": "LIME",
+    "sobol": "Sobol indices",
+    "shapley_values": "Shapley values",
+    "permutation_shapley": "permutation Shapley",
+    "kernel_shap": "KernelSHAP",
+    "owen_values": "Owen values",
+    "banzhaf_values": "Banzhaf values",
+    "shapley_interactions": "Shapley interactions",
 }
 
 
 def title(name: str) -> str:
-    return TITLES.get(name, name)
+    """What a model (its type of numbers behind it) or a method is called on the page."""
+    name, *dtype = name.split(" ")
+    return ", ".join([TITLES.get(name, name.replace("_", " ")), *dtype])
 
 
 def by_model(results: Json) -> dict[str, dict[str, Json]]:
-    """{model: {method: cell}} in the order measured."""
+    """{model: {method: cell}} in the order measured; "model bfloat16" for other numbers."""
     models: dict[str, dict[str, Json]] = {}
     for cell in results["cells"]:
-        models.setdefault(cell["model"], {})[cell["method"]] = cell
+        dtype = cell.get("dtype", "float32")
+        key = cell["model"] if dtype == "float32" else f"{cell['model']} {dtype}"
+        models.setdefault(key, {})[cell["method"]] = cell
     return models
 
 
-def time_ratio(cell: Json, base: Json, clock: str = "wall") -> dict[str, float]:
+def time_ratio(cell: Json, base: Json, clock: str = "wall") -> dict[str, float] | None:
     """Median and spread of time over `base`'s, round by round: drift cancels within a round.
 
-    A method too slow for three rounds is set against the median of all of `base`'s.
+    A method too slow for three rounds is set against the median of all of `base`'s, and has no
+    spread. None where one did not run.
     """
     times, bases = cell["seconds"][clock], base["seconds"][clock]
+    if all(a is None for a in times) or all(b is None for b in bases):
+        return None
     ratios = [a / b for a, b in zip(times, bases, strict=True) if a is not None and b is not None]
     if len(ratios) < 3:
         usual = measure.summary(bases)["median"]
         ratios = [a / usual for a in times if a is not None]
+        return {"median": measure.summary(ratios)["median"], "spread": math.nan}
     return measure.summary(ratios)
+
+
+def half_spread(ratio: dict[str, float] | None) -> str:
+    """± half the interquartile range, of the median."""
+    if ratio is None or math.isnan(ratio["spread"]):
+        return "–"
+    return f"± {50 * ratio['spread']:.0f} %"
+
+
+def marked_ratio(ratio: dict[str, float] | None) -> str:
+    """A ratio, after "~" where its spread is large or unknown."""
+    if ratio is None:
+        return "–"
+    value = ratio["median"]
+    text = format(value, ".2f" if value < 9.995 else ".1f" if value < 99.95 else ".0f")
+    return text if ratio["spread"] / 2 <= UNSTEADY else f"~{text}"
 
 
 def compile_seconds(cell: Json) -> float:
@@ -72,8 +112,9 @@ def ratios(cell: Json, base: Json) -> dict[str, float | None]:
     def over(a: float | None, b: float | None) -> float | None:
         return a / b if a is not None and b else None
 
+    time = time_ratio(cell, base)
     return {
-        "time": time_ratio(cell, base)["median"],
+        "time": time and time["median"],
         "flops": over(cell["flops"], base["flops"]),
         "memory": over(cell["bytes"]["temp"], base["bytes"]["temp"]),
         "compile": over(compile_seconds(cell), compile_seconds(base)),
@@ -119,14 +160,15 @@ def cost_table(results: Json, subject: str = SUBJECT) -> str:
             continue
         cell, base = cells[subject], cells[BASELINE]
         ratio = ratios(cell, base)
+        cpu = time_ratio(cell, base, "cpu")
         rows.append(
             [
                 title(name),
                 str(cell["batch"]),
-                *(seconds(measure.summary(c["seconds"]["wall"])["median"]) for c in (base, cell)),
-                f"**{ratio['time']:.2f}×**",
-                f"± {50 * time_ratio(cell, base)['spread']:.0f} %",
-                *[f"{time_ratio(cell, base, 'cpu')['median']:.2f}×"] * on_cpu,
+                *(wall_time(c) for c in (base, cell)),
+                f"**{times(ratio['time'])}**",
+                half_spread(time_ratio(cell, base)),
+                *[times(cpu and cpu["median"])] * on_cpu,
                 *(times(ratio[key]) for key in ("flops", "memory", "compile")),
                 number(cell["gap"], ".0e"),
             ]
@@ -134,38 +176,58 @@ def cost_table(results: Json, subject: str = SUBJECT) -> str:
     return markdown(rows)
 
 
+def wall_time(cell: Json) -> str:
+    """The median of a cell's seconds."""
+    kept = [second for second in cell["seconds"]["wall"] if second is not None]
+    return seconds(measure.summary(kept)["median"]) if kept else "–"
+
+
+def passes(cell: Json) -> str:
+    """Evaluations of the model, forward + backward."""
+    counted = cell.get("evaluations")
+    return f"{counted['forward']:.3g} + {counted['backward']:.3g}" if counted else "–"
+
+
 def method_table(results: Json, base: str = SUBJECT) -> str:
-    """One line per method: its time on each model in units of `base`'s."""
+    """One line per method: its time on each model in units of `base`'s.
+
+    The evaluations are those of the model it ran on with the largest batch, over which passes
+    that need no example are shared.
+    """
     models = by_model(results)
     methods = list(dict.fromkeys(cell["method"] for cell in results["cells"]))
     if any(base not in cells for cells in models.values()):
         return ""
-    rows = [["method", "settings", *map(title, models)]]
+    rows = [["method", "settings", "evaluations", *map(title, models)]]
     for method in methods:
-        settings = next(c[method]["settings"] for c in models.values() if method in c)
-        row = [title(method), settings]
+        measured = [cells[method] for cells in models.values() if method in cells]
+        usual = max(measured, key=lambda cell: cell["batch"])
+        row = [title(method), usual["settings"], passes(usual)]
         for cells in models.values():
-            value = time_ratio(cells[method], cells[base])["median"] if method in cells else None
-            row.append(number(value, ".2f"))
+            ran = method in cells
+            row.append(marked_ratio(time_ratio(cells[method], cells[base])) if ran else "")
         rows.append(row)
     return markdown(rows)
 
 
 def detail_table(results: Json) -> str:
     """One line per model and method with everything measured."""
-    head = ["model and method", "batch", "time", "÷ gradient", "trace + compile"]
-    head += ["GFLOP", "temporary", "peak", "completeness gap"]
+    head = ["model and method", "batch", "evaluations", "time", "÷ gradient", "÷ DeepLIFT"]
+    head += ["trace + compile", "GFLOP", "temporary", "peak", "completeness gap"]
     rows = [head]
     for name, cells in by_model(results).items():
         for method, cell in cells.items():
-            wall = measure.summary(cell["seconds"]["wall"])
+            kept = [second for second in cell["seconds"]["wall"] if second is not None]
+            spread = measure.summary(kept) if len(kept) > 2 else None
             flops = cell["flops"]
+            bases = [cells.get(base) for base in (BASELINE, SUBJECT)]
             rows.append(
                 [
                     f"{title(name)}, {title(method)}",
                     str(cell["batch"]),
-                    f"{seconds(wall['median'])} ± {50 * wall['spread']:.0f} %",
-                    number(ratios(cell, cells[BASELINE])["time"]),
+                    passes(cell),
+                    f"{wall_time(cell)} {half_spread(spread)}",
+                    *(marked_ratio(base and time_ratio(cell, base)) for base in bases),
                     seconds(compile_seconds(cell)),
                     number(flops / 1e9 if flops is not None else None, ".3g"),
                     size(cell["bytes"]["temp"]),
@@ -180,11 +242,18 @@ def environment_line(environment: Mapping[str, Any]) -> str:
     """Where and when, in one sentence."""
     e = environment
     where = f"{e['cores']} cores" if e["platform"] == "cpu" else e["platform"]
-    precision = "float64" if e["x64"] else "float32"
+    precision = "float64" if e["x64"] else "float32 unless said otherwise"
     return (
-        f"Measured on {e['device']} ({where}), {precision}, JAX {e['jax']}, Flax {e['flax']}, "
-        f"Python {e['python']}, {e['date']}."
+        f"Measured on {e['device']} ({where}), JAX {e['jax']}, Flax {e['flax']}, "
+        f"Python {e['python']}, {precision}, {e['date']}."
     )
+
+
+KEY = (
+    "Evaluations: passes through the model per example, forward + backward, counted in the traced "
+    "program (a pass at the reference is shared by the batch). "
+    f"~: the spread is above ± {100 * UNSTEADY:.0f} %, or the method ran less than three times."
+)
 
 
 def page(results: Json) -> str:
@@ -194,9 +263,11 @@ def page(results: Json) -> str:
         environment_line(results["environment"]),
         "DeepLIFT's cost in gradients (jitted, the same model, batch and run):",
         cost_table(results),
-        "Time of each method in units of DeepLIFT's:",
-        method_table(results),
         "![Costs](speed.png)",
+        f"Time of each method in units of DeepLIFT's. {KEY}",
+        method_table(results),
+        "In units of one gradient's:",
+        method_table(results, BASELINE),
         "Everything measured:",
         detail_table(results),
     ]
@@ -204,53 +275,59 @@ def page(results: Json) -> str:
 
 
 def figure(results: Json, path: Path) -> None:
-    """Two panels: DeepLIFT's four costs in gradients, and every method's time in gradients."""
+    """DeepLIFT's four costs in gradients, by model; every method's time in gradients."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     models = by_model(results)
-    places = range(len(models))
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 0.6 * len(models) + 2), sharey=True)
+    methods = [m for m in dict.fromkeys(c["method"] for c in results["cells"]) if m != BASELINE]
+    heights = [0.4 * len(models) + 0.5, 0.23 * len(methods) + 0.5]
+    fig, (top, bottom) = plt.subplots(
+        2, 1, figsize=(9, sum(heights) + 1.6), height_ratios=heights, layout="constrained"
+    )
     for index, (key, marker) in enumerate(zip(COSTS, "osD^", strict=True)):
         values = [
             ratios(cells[SUBJECT], cells[BASELINE])[key] if SUBJECT in cells else None
             for cells in models.values()
         ]
-        left.plot(_nan(values), _dodge(places, index), marker, label=COSTS[key])
-    left.set_title("DeepLIFT in gradients")
-    left.set_xlim(left=0)
-    methods = list(dict.fromkeys(cell["method"] for cell in results["cells"]))
-    for index, method in enumerate(m for m in methods if m != BASELINE):
-        values, errors = [], []
-        for cells in models.values():
-            ratio = time_ratio(cells[method], cells[BASELINE]) if method in cells else None
-            values.append(ratio and ratio["median"])
-            errors.append(ratio and ratio["median"] * ratio["spread"] / 2)
-        right.errorbar(
-            _nan(values), _dodge(places, index), xerr=_nan(errors), fmt="osDv^Px*"[index % 8],
-            label=title(method), capsize=3,
+        top.plot(_nan(values), _dodge(len(models), index), marker, label=COSTS[key])
+    top.set_title("DeepLIFT's costs")
+    top.set_ylim(-0.5, len(models) - 0.5)
+    top.set_xlim(left=0)
+    top.set_yticks(range(len(models)), [title(name) for name in models])
+    colours = plt.get_cmap("tab10" if len(models) <= 10 else "tab20").colors
+    for index, (name, cells) in enumerate(models.items()):
+        found = [
+            time_ratio(cells[method], cells[BASELINE]) if method in cells else None
+            for method in methods
+        ]
+        bottom.plot(
+            _nan([ratio and ratio["median"] for ratio in found]), range(len(methods)),
+            "osDv^Px*<>"[index % 10], color=colours[index], markersize=5, alpha=0.8,
+            label=title(name),
         )  # fmt: skip
-    right.set_xscale("log")
-    right.set_title("time in gradients, by method")
-    left.set_yticks(list(places), [title(name) for name in models])
-    left.invert_yaxis()
-    for axis in (left, right):
+    bottom.set_title("Time of every method")
+    bottom.set_ylim(-0.7, len(methods) - 0.3)
+    bottom.set_xscale("log")
+    bottom.set_yticks(range(len(methods)), [title(name) for name in methods])
+    bottom.grid(axis="y", alpha=0.2)
+    for axis in (top, bottom):
+        axis.invert_yaxis()
         axis.axvline(1, color="black", linewidth=1)
         axis.grid(axis="x", alpha=0.3)
         axis.set_xlabel("× one gradient")
-        axis.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    fig.suptitle(environment_line(results["environment"]), fontsize=9)
-    fig.tight_layout()
+    fig.suptitle(environment_line(results["environment"]), fontsize=8)
     fig.savefig(path, dpi=150)
     plt.close(fig)
 
 
-def _dodge(places: Sequence[int], index: int) -> list[float]:
+def _dodge(places: int, index: int) -> list[float]:
     """Marks of one model side by side instead of on top of each other."""
-    return [place + 0.12 * (index - 1.5) for place in places]
+    return [place + 0.15 * (index - 1.5) for place in range(places)]
 
 
 def _nan(values: Sequence[float | None]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -69,17 +70,22 @@ def batched(
         items = (mapped, None if key is None else jax.random.split(key, count))
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((shared, items))):
             return chunked_map(lambda one: join(shared, one), items, chunk)
-        from tqdm import tqdm
-
         results = []
-        with tqdm(total=count, unit="example", disable=not progress) as bar:
+        with _bar(count) if progress else contextlib.nullcontext() as bar:
             for start in range(0, count, chunk):
                 # The last chunk is filled up with the last example: one shape, one program.
                 rows = np.minimum(np.arange(start, start + min(chunk, count)), count - 1)
                 part = program(shared, jax.tree.map(lambda v: jnp.asarray(v)[rows], items))
                 whole = min(chunk, count - start)
                 results.append(jax.tree.map(lambda v: np.asarray(v)[:whole], part))
-                bar.update(whole)
+                if bar is not None:
+                    bar.update(whole)
         return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
     return run
+
+
+def _bar(count: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=count, unit="example")

@@ -1,32 +1,36 @@
 """The benchmarks: models build, costs are what they should be, pages come from JSON alone."""
 
+import inspect
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from benchmarks import loops, measure, readme, report, speed
+import jaxplain as jxp
+from benchmarks import evaluations, loops, measure, models, readme, report, speed
 from benchmarks.__main__ import main
 from benchmarks.methods import BASELINE, METHODS, Method
 from benchmarks.models import MODELS
+from jaxplain.surrogate.lifted import Lifted
+from jaxplain.surrogate.pair import Pair
 
 ROOT = Path(__file__).parents[1]
-TINY = {
-    "mlp": {"inputs": 8, "widths": (4,)},
-    "cnn": {"features": (2, 3), "hidden": 4},
-    "bpnet": {"length": 40, "features": 3, "layers": 2},
-    "resnet18": {"size": 8, "width": 2},
-    "lstm": {"steps": 5, "inputs": 3, "hidden": 4},
-    "transformer": {"tokens": 4, "width": 8, "layers": 1, "heads": 2},
-}
+# What the library exports that explains nothing by itself, or has its row under another name.
+NO_METHODS = {
+    "names", "capture", "intervene", "neuron", "completeness_gap", "override",
+    "logit", "probability", "log_likelihood", "log_odds", "contrast",
+    "expected",  # of DeepLIFT it is deeplift_shap
+}  # fmt: skip
 
 
 def tiny(name):
-    return MODELS[name](jax.random.key(0), batch=2, **TINY[name])
+    return models.make(name, 2, tiny=True)
 
 
 def costs(model, method):
@@ -45,6 +49,7 @@ def results():
         rounds=3,
         compiles=2,
         budget=1.0,
+        tiny=True,
         progress=False,
     )
     return json.loads(json.dumps(found))
@@ -67,34 +72,151 @@ def test_models_give_a_scalar_that_depends_on_x(name):
     assert not jnp.allclose(y, y0)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_methods_explain_a_batch(method):
-    model = tiny("mlp")
+def test_every_public_method_has_a_row():
+    def explains(value):
+        return inspect.isfunction(value) and next(iter(inspect.signature(value).parameters)) in (
+            "f", "explain", "method",
+        )  # fmt: skip
+
+    public = {name for name in vars(jxp) if explains(getattr(jxp, name))}
+    assert public >= {"deeplift", "smooth", "lime", "shapley_values"}
+    assert public - NO_METHODS <= set(METHODS)
+
+
+def explained(name, method):
+    """The explanations of a tiny model's batch, and the model."""
+    model = tiny(name)
     explain = jax.jit(speed.batched(METHODS[method], model))
-    explanations = explain(model.xs, model.ref, model.params)
+    return explain(model.xs, model.ref, model.params), model
+
+
+@pytest.mark.parametrize("method", [BASELINE, "deeplift", "ablation", "shapley_values"])
+def test_methods_explain_a_batch(method):
+    explanations, model = explained("mlp", method)
     assert explanations.shape == model.xs.shape
-    one = METHODS[method].make(model.f, model.ref)(model.xs[1], model.params)
+    one = METHODS[method].make(model)(model.xs[1], model.params)
     assert jnp.allclose(explanations[1], one, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlp", "cnn", "bpnet", "lstm", "transformer", "gpt2_small"])
+def test_every_method_runs_on_every_model(name):
+    for key, method in METHODS.items():
+        if tiny(name).kind in method.kinds:
+            explanations, model = explained(name, key)
+            finite = [bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(explanations)]
+            assert finite and all(finite), key
+            if method.shares:
+                expected = speed.rises(model)[method.shares]
+                shares = speed.shares_of(method, model, explanations)
+                assert speed.completeness_gap(expected, shares) < 1, key
+
+
+@pytest.mark.parametrize(
+    ("method", "forward", "backward"),
+    [
+        (BASELINE, 1, 1),
+        ("deeplift", 1.5, 1),  # the reference's one pass on two examples
+        ("integrated_gradients", 32, 32),
+        ("ablation", 9, 0),  # in a loop over chunks
+        ("deeplift_at", 1.5, 1),
+        ("permutation_importance", 9, 0),
+    ],
+)
+def test_evaluations_are_counted(method, forward, backward):
+    found = speed.evaluations_of(METHODS[method], tiny("mlp"))
+    assert found == {"forward": forward, "backward": backward}
+
+
+def test_evaluations_in_a_loop_of_unknown_length_are_not_counted():
+    f = evaluations.marked(jnp.sum)
+
+    def halve(x):
+        return jax.lax.while_loop(lambda x: f(x) > 1, lambda x: x * 0.5, x)
+
+    assert evaluations.count(halve, (jnp.ones(4),), 4) is None
+    assert evaluations.count(f, (jnp.ones(4),), 4) == {"forward": 1, "backward": 0}
+
+
+def test_parts_of_an_input():
+    image = tiny("cnn")
+    assert image.window == (7, 7) and image.groups.shape == (28, 28, 1)
+    assert (np.bincount(image.groups.ravel()) == 49).all() and image.groups.max() == 15
+    bases = tiny("bpnet")
+    assert bases.window == (3,) and bases.groups.shape == (40, 1) and bases.groups[-1] == 13
+
+
+@pytest.mark.parametrize("name", ["mlp", "lstm"])
+def test_half_precision_stays_half(name):
+    model = tiny(name).astype("bfloat16")
+    explain = jax.vmap(jax.grad(model.f), (0, None))
+    jaxpr = jax.make_jaxpr(explain)(model.xs, model.params).jaxpr
+    products = [
+        eqn.outvars[0].aval.dtype
+        for eqn, _ in evaluations.equations(jaxpr, 1)
+        if eqn.primitive is jax.lax.dot_general_p
+    ]
+    assert products and set(products) == {jnp.dtype("bfloat16")}
+
+
 def test_the_gap_is_what_is_missing():
-    model = tiny("mlp")
-    explain = speed.batched(METHODS["deeplift"], model)
-    contributions = explain(model.xs, model.ref, model.params)
-    rise = speed.rises(model)
-    assert speed.completeness_gap(rise, contributions) < 1e-5
-    lost = contributions.at[1, 0].add(3.0)
-    scale = max(1.0, float(abs(lost[1]).sum()))
-    assert speed.completeness_gap(rise, lost) == pytest.approx(3.0 / scale, rel=1e-4)
+    contributions, model = explained("mlp", "deeplift")
+    rise = speed.rises(model)["ref"]
+    found = np.array(contributions)
+    assert speed.completeness_gap(rise, found) < 1e-5
+    found[1, 0] += 3.0
+    scale = max(1.0, float(abs(found[1]).sum()))
+    assert speed.completeness_gap(rise, found) == pytest.approx(3.0 / scale, rel=1e-4)
+
+
+def test_shares_of_groups_are_added_up_once():
+    method = METHODS["shapley_values"]
+    found, model = explained("bpnet", "shapley_values")
+    rise = speed.rises(model)["ref"]
+    assert speed.completeness_gap(rise, speed.shares_of(method, model, found)) < 1e-5
+    assert speed.completeness_gap(rise, np.asarray(found)) > 1e-2
 
 
 @pytest.mark.parametrize("name", ["mlp", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_a_second_forward_moves_the_flop_ratio(name):
     model = tiny(name)
     doubled = Method(
-        lambda f, ref: lambda x, params: jax.grad(lambda x: f(x, params) + f(-x, params))(x)
+        lambda m: lambda x, params: jax.grad(lambda x: m.f(x, params) + m.f(-x, params))(x)
     )
     assert costs(model, doubled) / costs(model, METHODS[BASELINE]) > 1.7
+
+
+def test_a_rule_that_computes_its_forward_twice_moves_the_flop_ratio():
+    model = models.mlp(jax.random.key(0), batch=16, inputs=32, widths=(32, 32))
+    table = jxp.rules.rescale()
+    rule = table.rules[jax.lax.dot_general_p]
+
+    def wasteful(equation, *operands):
+        pair = rule(equation, *operands)[0].settle()
+        values = [o.settle().value if isinstance(o, Lifted) else o for o in operands]
+        again = equation.bind(*map(jnp.sin, values))
+        waste = 0.0 * sum(map(jnp.sum, jax.tree.leaves(again)))
+        return [Pair(pair.value + waste, pair.reference)]
+
+    slow = table.register(jax.lax.dot_general_p, wasteful)
+    with_rules = lambda rules: Method(lambda m: jxp.deeplift(m.f, m.ref, rules=rules))
+    gradient, deeplift = costs(model, METHODS[BASELINE]), costs(model, with_rules(table))
+    assert deeplift / gradient < 1.15
+    assert costs(model, with_rules(slow)) / gradient > 1.45
+
+
+def test_what_does_not_fit_is_not_run(monkeypatch):
+    monkeypatch.setattr(measure, "memory_limit", lambda device: 0)
+    [cell] = speed.measure_model(tiny("mlp"), {BASELINE: METHODS[BASELINE]}, 2, 1, 1.0, int)
+    assert cell["seconds"]["wall"] == [None, None] and cell["bytes"]["peak"] > 0
+    assert report.time_ratio(cell, cell) is None and report.wall_time(cell) == "–"
+
+
+def test_unsteady_ratios_are_marked():
+    assert report.marked_ratio({"median": 2.0, "spread": 0.1}) == "2.00"
+    assert report.marked_ratio({"median": 20.0, "spread": 0.4}) == "~20.0"
+    assert report.marked_ratio({"median": 200.0, "spread": math.nan}) == "~200"
+    assert report.marked_ratio(None) == "–"
 
 
 def test_flops_of_a_product():

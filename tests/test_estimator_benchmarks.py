@@ -53,7 +53,9 @@ def test_scores_count_what_is_asked(monkeypatch):
     def greedy(game, n, budget, seed):
         return game(np.ones((budget + 1, n)))
 
-    monkeypatch.setattr(estimators, "PEERS", {"absent": absent, estimators.LEVERAGE: estimators.leverage_shap})
+    monkeypatch.setattr(
+        estimators, "PEERS", {"absent": absent, estimators.LEVERAGE: estimators.leverage_shap}
+    )
     phi = games.shapley(TABLE, N)
     cells = shapley.score(TABLE, phi, 2, budgets=(5,))
     assert cells["absent", 5] == "No module named 'peer'"

@@ -1,0 +1,1 @@
+"""jaxplain beside its peers in torch, on the same weights: `compare` is the benchmark."""

@@ -1,0 +1,97 @@
+"""`peers`: twins with equal outputs, what fails is kept, pages come from JSON alone."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import measure
+from benchmarks.peers import compare, report, task
+from benchmarks.peers.families import FAMILIES
+
+
+def cell(package, method, seconds, family="DeepLIFT", **others):
+    usual = {
+        "model": "mlp", "batch": 2, "settings": "", "message": None, "warnings": [],
+        "error": None, "bytes": 2**20,
+    }  # fmt: skip
+    times = {"wall": [seconds] * 3, "cpu": [seconds] * 3}
+    return {
+        **usual, "family": family, "package": package, "method": method, "seconds": times, **others
+    }  # fmt: skip
+
+
+@pytest.fixture
+def results():
+    failed = {"message": "AssertionError: no | hooks"}
+    environment = measure.environment(jax.devices()[0])
+    return {
+        "benchmark": "peers",
+        "environment": {**environment, "torch": "2", "packages": {"captum": "1"}},
+        "settings": {},
+        "absent": {"zennit": "ImportError: none"},
+        "cells": [
+            cell("torch", "gradient", 1.0, "gradient"),
+            cell("jaxplain", "gradient", 2.0, "gradient"),
+            cell("jaxplain", "DeepLIFT", 2.2, error=1e-7),
+            cell("captum", "DeepLift", 4.0, error=0.5),
+            cell("jaxplain", "DeepLIFT-SHAP", 9.0, "DeepLIFT-SHAP", error=1e-7),
+            cell("shap", "DeepExplainer", 8.0, "DeepLIFT-SHAP", error=1e-6),
+            cell("tangermeme", "deep_lift_shap", None, "DeepLIFT-SHAP", **failed),
+        ],
+    }
+
+
+def test_tables_say_what_failed_and_what_is_missing(results):
+    table = report.ratio_table(results)
+    assert "| DeepLIFT | **jaxplain** |  | 1.10 |" in table
+    assert "| DeepLIFT | captum DeepLift |  | 4.00 ✗ |" in table
+    assert "| DeepLIFT-SHAP | tangermeme deep_lift_shap |  | fails |" in table
+    assert "| – | zennit | not installed: ImportError: none |" in table
+    assert "fails: AssertionError: no / hooks" in report.messages(results)
+
+
+def test_claims_are_counted_from_the_cells(results):
+    ratios, absolute, complete, works = report.claims(results).splitlines()
+    assert ratios.endswith("2 of 2 cells")
+    assert absolute.endswith("1 of 2 cells; not on: MLP shap DeepExplainer")
+    assert complete.endswith("2 of 2 cells") and works.endswith("2 of 2 cells")
+    results["cells"][2]["message"] = "UnsupportedPrimitive"
+    assert "1 of 2 cells; not on: MLP captum DeepLift" in report.claims(results)
+
+
+def test_page_and_figure(results, tmp_path):
+    path = tmp_path / "peers.json"
+    path.write_text(json.dumps(results))
+    report.write(path)
+    assert "2 of 2 cells" in path.with_suffix(".md").read_text()
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_peak_memory_sees_what_a_function_holds():
+    peak = measure.peak_memory(lambda: np.ones(2**23).sum())
+    assert peak is None or peak >= 0.9 * 2**26
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mlp", "lstm", *(pytest.param(n, marks=pytest.mark.slow) for n in ("cnn", "bpnet", "vgg"))],
+)
+def test_twins_agree_and_methods_run(name):
+    pytest.importorskip("torch")
+    one = task.make(name, 2, tiny=True)  # raises where outputs differ
+    found = compare.members(one, {}, ["DeepLIFT"])
+    cells = {
+        package: compare.attempt(make, one, FAMILIES.get(family), one.rises())[0]
+        for (package, _), (family, make) in found.items()
+    }
+    assert cells["torch"]["message"] is None and cells["jaxplain"]["error"] < 1e-4
+
+
+def test_what_fails_is_kept_with_its_message():
+    def make(one):
+        raise ValueError("first line\nsecond")
+
+    cell, run = compare.attempt(make, None, None, {})
+    assert run is None and cell["message"] == "ValueError: first line"
