@@ -18,7 +18,11 @@ Json = dict[str, Any]
 write = report.write
 DTYPES = ("float32", "bfloat16")
 # --quick runs every method on the one model that all are for, and these on the others.
-QUICK = {"every": "bpnet", "methods": (BASELINE, SUBJECT)}
+QUICK = {
+    "every": "bpnet",
+    "methods": (BASELINE, SUBJECT),
+    "models": ("mlp", "bpnet", "transformer"),
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="M", help="default: all")
     parser.add_argument("--batch", type=options.positive, help="default: the model's; quick: 2")
-    parser.add_argument("--rounds", type=options.positive, help="timed; default: 15; quick: 5")
+    parser.add_argument("--rounds", type=options.positive, help="timed; default: 15; quick: 3")
     parser.add_argument(
         "--budget", type=float, help="seconds a method may run or compile; default: 10; quick: 0.3"
     )
@@ -42,13 +46,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def measure_all(args: argparse.Namespace) -> Json:
     device = options.device(args.device)
     on_cpu = device.platform == "cpu"
+    usual = QUICK["models"] if args.quick else MODELS
     return run(
-        args.models or [name for name in MODELS if not (on_cpu and name in models.LARGE)],
+        args.models or [name for name in usual if not (on_cpu and name in models.LARGE)],
         args.methods,
         device=device,
         dtypes=args.dtypes or DTYPES[: 1 if on_cpu else 2],
         batch=args.batch or (2 if args.quick else None),
-        rounds=args.rounds or (5 if args.quick else 15),
+        rounds=args.rounds or (3 if args.quick else 15),
         compiles=1 if args.quick else 3,
         budget=args.budget or (0.3 if args.quick else 10.0),
         tiny=args.quick,
