@@ -22,10 +22,11 @@ from jaxplain.surrogate.pair import Pair
 
 ROOT = Path(__file__).parents[1]
 # What the library exports that explains nothing by itself, or has its row under another name.
-NO_METHODS = {"batched", 
+NO_METHODS = {
     "names", "capture", "intervene", "neuron", "completeness_gap", "override",
     "logit", "probability", "log_likelihood", "log_odds", "contrast",
     "expected",  # of DeepLIFT it is deeplift_shap
+    "batched",  # a loop around any of them
 }  # fmt: skip
 
 
