@@ -166,6 +166,7 @@ def versions() -> dict[str, str | None]:
             found[package] = None
     return found
 
+
 # They ask about as often as the budget says: the one draws the number of its coalitions, the other
 # rounds each player's share up.
 ABOUT = {LEVERAGE, "shap SamplingExplainer"}
