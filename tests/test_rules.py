@@ -541,3 +541,36 @@ def test_parts_keep_their_own_change():
         assert_close(
             (m[name] * (x[name] - ref[name])).sum(), f(x[name]) - f(ref[name]), err_msg=name
         )
+
+
+@pytest.mark.parametrize("largest", [True, False], ids=["max", "min"])
+@pytest.mark.parametrize(
+    "window",
+    [
+        dict(window_dimensions=(2, 2, 1), window_strides=(2, 2, 1), padding="VALID"),
+        dict(window_dimensions=(3, 3, 1), window_strides=(2, 1, 1), padding="SAME"),
+        dict(
+            window_dimensions=(2, 3, 2), window_strides=(1, 2, 1), padding="VALID",
+            window_dilation=(2, 1, 1),
+        ),
+        dict(window_dimensions=(6, 7, 1), window_strides=(1, 1, 1), padding="SAME"),
+        dict(
+            window_dimensions=(2, 2, 1), window_strides=(1, 1, 1), padding="VALID",
+            base_dilation=(2, 1, 1),
+        ),
+    ],
+    ids=["apart", "overlapping", "dilated", "large", "dilated base"],
+)  # fmt: skip
+def test_winners_of_pools_are_those_of_the_gradient(window, largest):
+    reduce, worst = (lax.max, -jnp.inf) if largest else (lax.min, jnp.inf)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (7, 8, 2)), jnp.float32)  # many ties
+
+    def f(x):
+        y = lax.reduce_window(x, worst, reduce, **window).ravel()
+        return y @ jnp.cos(jnp.arange(y.size, dtype=x.dtype))
+
+    if "window_dilation" not in window:  # of which JAX has no gradient
+        multipliers = jax.jit(jxp.deeplift(f, x, multiply=False))(x)
+        np.testing.assert_allclose(multipliers, jax.grad(f)(x), atol=1e-6)
+    contributions, gap = jax.jit(jxp.deeplift(f, 0.3 - x[::-1], return_gap=True))(x)
+    assert abs(gap) < 1e-4 and jnp.abs(contributions).sum() > 1
