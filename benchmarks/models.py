@@ -141,7 +141,7 @@ class BPNet(nn.Module):
         return count[0], profile[:, 0]
 
 
-def bpnet(key: Array, batch: int = 32, length: int = 1000, features: int = 64, layers: int = 8):
+def bpnet(key: Array, batch: int = 16, length: int = 1000, features: int = 64, layers: int = 8):
     """1000x4: stem of width 21, eight dilated residual convs of width 3; the count head."""
     bases = jax.random.randint(key, (batch, length), 0, 4)
     xs, ref = jax.nn.one_hot(bases, 4), jnp.full((length, 4), 0.25)
@@ -182,7 +182,7 @@ class ResNet18(nn.Module):
         return nn.Dense(10)(jxp.tag(x, "late").mean(axis=(0, 1)))
 
 
-def resnet18(key: Array, batch: int = 32, size: int = 32, width: int = 64):
+def resnet18(key: Array, batch: int = 16, size: int = 32, width: int = 64):
     """32x32x3, widths 64 to 512."""
     xs = jax.random.uniform(key, (batch, size, size, 3))
     return build(ResNet18(width), xs, jnp.zeros((size, size, 3)), key, "image")
