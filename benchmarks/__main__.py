@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import faithfulness, genomics, neurons, papers, paths, readme, scale, shapley, speed
+from benchmarks import (
+    agreement,
+    faithfulness,
+    genomics,
+    neurons,
+    papers,
+    paths,
+    readme,
+    scale,
+    shapley,
+    speed,
+)
 from benchmarks.peers import compare as peers
 
 # A benchmark's module holds: its docstring, shown by --help; `configure(parser)`, its own options;
@@ -49,6 +60,12 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("report", help="page and figure from a JSON file")
     command.add_argument("json", type=Path, nargs="+")
     command.set_defaults(run=lambda args: [write_report(path) for path in args.json])
+
+    command = commands.add_parser("agree", help="whether two runs of `speed` agree")
+    command.add_argument("json", type=Path, nargs=2)
+    command.set_defaults(
+        run=lambda args: print(agreement.shown(*(json.loads(p.read_text()) for p in args.json)))
+    )
 
     command = commands.add_parser("readme", help="put the results' tables into the README")
     command.add_argument("--readme", type=Path, default=RESULTS.parents[1] / "README.md")

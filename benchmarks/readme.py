@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.peers import report as peers
 
 BEGIN, END = "<!-- costs:begin -->", "<!-- costs:end -->"
 
@@ -19,19 +20,50 @@ def rewrite(readme: Path, results: Path) -> None:
     _, end, tail = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{readme} has no {BEGIN} followed by {END}")
-    sections = [section(path, readme.parent) for path in sorted(results.glob("*/speed.json"))]
+    folders = sorted({path.parent for path in results.glob("*/speed.json")})
+    sections = [section(folder, readme.parent) for folder in folders]
     readme.write_text("\n".join([head + BEGIN, "\n\n".join(sections), END + tail]))
 
 
-def section(path: Path, root: Path) -> str:
-    """One device's tables and figure, by paths relative to `root`."""
+def section(folder: Path, root: Path) -> str:
+    """One device's tables and figures, by paths relative to `root`."""
+    parts = speed_parts(folder / "speed.json", root)
+    peers = folder / "peers.json"
+    return "\n\n".join([*parts, *(peers_parts(peers, root) if peers.exists() else [])])
+
+
+def speed_parts(path: Path, root: Path) -> list[str]:
     results = json.loads(path.read_text())
-    image = path.with_suffix(".png").relative_to(root)
     parts = [
         report.cost_table(results),
         report.environment_line(results["environment"]),
-        f"![Costs on {results['environment']['device']}]({image})",
-        "Each method's time in units of DeepLIFT's:",
-        report.method_table(results),
+        picture(f"Costs on {results['environment']['device']}", path, root),
+        folded(
+            "Each method's time in units of DeepLIFT's",
+            f"{report.KEY}\n\n{report.method_table(results)}",
+        ),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return [part for part in parts if part]
+
+
+def peers_parts(path: Path, root: Path) -> list[str]:
+    results = json.loads(path.read_text())
+    page = path.with_suffix(".md").relative_to(root)
+    return [
+        "Beside Captum, shap, tangermeme, shapiq and zennit, on the same weights and one thread "
+        f"([all of it]({page})):",
+        peers.claims(results),
+        picture("Beside other packages", path, root),
+        folded(
+            "Each method's CPU time in units of its own framework's gradient",
+            f"{peers.KEY}\n\n{peers.ratio_table(results)}",
+        ),
+    ]
+
+
+def picture(text: str, path: Path, root: Path) -> str:
+    return f"![{text}]({path.with_suffix('.png').relative_to(root)})"
+
+
+def folded(summary: str, text: str) -> str:
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"

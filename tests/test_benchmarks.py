@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
-from benchmarks import evaluations, loops, measure, models, readme, report, speed
+from benchmarks import agreement, evaluations, loops, measure, models, readme, report, speed
 from benchmarks.__main__ import main
 from benchmarks.methods import BASELINE, METHODS, Method
 from benchmarks.models import MODELS
@@ -355,6 +355,30 @@ def test_readme_is_rewritten_between_its_markers(results, tmp_path):
     page.write_text("no markers")
     with pytest.raises(ValueError, match="costs:begin"):
         readme.rewrite(page, tmp_path / "results")
+
+
+def test_runs_that_agree_and_runs_that_do_not(results, tmp_path, capsys):
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+
+    def compare(*gradients):
+        """Two runs in which DeepLIFT takes 0.1 s, and the gradient these seconds."""
+        for path, seconds in zip(paths, gradients, strict=True):
+            run = json.loads(json.dumps(results))
+            for cell in run["cells"]:
+                wall = seconds if cell["method"] == "gradient" else [0.1] * 3
+                cell["seconds"] = {"wall": wall, "cpu": wall}
+            path.write_text(json.dumps(run))
+        return agreement.compared(*(json.loads(path.read_text()) for path in paths))
+
+    steady, uneven, key = [0.1] * 3, [0.1, 0.2, 0.4], ("mlp", "gradient")
+    assert compare(steady, steady) == {agreement.STEADY: {key: 1}, agreement.MARKED: {}}
+    assert compare(steady, uneven) == {agreement.STEADY: {}, agreement.MARKED: {key: 2}}
+    compare(steady, [0.2] * 3)
+    main(["agree", *map(str, paths)])
+    said = capsys.readouterr().out
+    assert (
+        "MLP, gradient: ×2.00" in said and "steady: 0 of 1" in said and "marked ~: 0 of 0" in said
+    )
 
 
 def test_the_command_says_what_it_does_not_know(capsys):

@@ -75,7 +75,7 @@ def test_modisco_finds_the_planted_motifs(explained, tmp_path):
     h5py = pytest.importorskip("h5py")
     modisco = Path(sys.executable).with_name("modisco")
     if not (modisco.exists() or shutil.which("modisco")):
-        pytest.skip("modisco-lite is not installed: pip install \".[modisco]\"")
+        pytest.skip('modisco-lite is not installed: pip install ".[modisco]"')
     data, hypothetical = explained
     ohe, attr = genomics.to_modisco(data.sequences, hypothetical, tmp_path)
     command = [modisco if modisco.exists() else "modisco", "motifs", "-n", "2000", "-w", "200"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
-from jaxplain import perturbation
+from jaxplain.perturbation.lasso import lasso
 
 KEY = jax.random.key(0)
 W = jax.random.normal(jax.random.key(1), (12, 2))
@@ -180,7 +180,7 @@ def test_lasso_of_groups_that_are_hard_to_tell_apart(x64):
     z = rng.normal(size=(60, 1)) + 0.1 * rng.normal(size=(60, 6))
     y = np.stack([z @ np.arange(6.0), z[:, 0] - z[:, 1]], axis=1) + 0.1 * rng.normal(size=(60, 2))
     gram, moment, threshold = z.T @ z, z.T @ y, 0.3
-    solve = jax.jit(lambda moment: perturbation._lasso(jnp.asarray(gram), moment, threshold))
+    solve = jax.jit(lambda moment: lasso(jnp.asarray(gram), moment, threshold))
     got = solve(jnp.asarray(moment))
     slack = moment - gram @ got
     on = got != 0

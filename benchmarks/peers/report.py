@@ -17,6 +17,13 @@ EXACT = ("DeepLIFT", "DeepLIFT-SHAP")
 CLOCK = "cpu"
 
 
+KEY = (
+    "CPU time in units of the same framework's gradient (jax.grad for jaxplain, autograd for "
+    f"the others). ✗: more than {100 * INCOMPLETE:.0f} % of f(x) - f(ref) is missed; ~: the "
+    "spread is large, or it ran less than three times."
+)
+
+
 def key(cell: Json) -> tuple[str, str, str]:
     return cell["family"], cell["package"], cell["method"]
 
@@ -163,9 +170,7 @@ def page(results: Json, image: str) -> str:
         "# jaxplain beside its peers",
         f"{environment_line(e)} One thread; torch {e['torch']}, {packages}. Batches of {batch}.",
         claims(results),
-        "CPU time in units of the same framework's gradient (jax.grad for jaxplain, autograd for "
-        f"the others). ✗: more than {100 * INCOMPLETE:.0f} % of f(x) - f(ref) is missed; ~: the "
-        "spread is large, or it ran less than three times.",
+        KEY,
         ratio_table(results),
         f"![Ratios]({image})",
         "CPU time of a batch:",

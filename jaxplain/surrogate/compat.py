@@ -126,3 +126,28 @@ def scope(equation: Any) -> str:
 # Whether XLA's CPU backend keeps to the order that `jax.lax.optimization_barrier` asks for, and so
 # frees one part's memory before the next; measured on 0.10.2, which does not, and 0.12.
 BARRIERS_ORDER = jax.__version_info__ >= (0, 12)
+
+
+def apart(array: Any) -> Any:
+    """The same array, which XLA is to compute once and not again in each place that reads it.
+
+    JAX 0.10's CPU backend drops barriers. What it never joins with other loops is a maximum over
+    windows: here of one element each.
+    """
+    return jax.lax.optimization_barrier(array) if BARRIERS_ORDER else _own_maximum(array)
+
+
+@jax.custom_jvp
+def _own_maximum(array: Any) -> Any:
+    real = jax.numpy.issubdtype(array.dtype, jax.numpy.inexact)
+    least = -jax.numpy.inf if real else jax.numpy.iinfo(array.dtype).min
+    edges = [(0, 0)] * array.ndim + [(0, 1)]  # on a last axis of one
+    return jax.lax.reduce_window(
+        array[..., None], jax.numpy.asarray(least, array.dtype), jax.lax.max,
+        (1,) * array.ndim + (2,), (1,) * len(edges), edges,
+    )[..., 0]  # fmt: skip
+
+
+@_own_maximum.defjvp
+def _own_tangent(primals: Any, tangents: Any) -> Any:
+    return _own_maximum(*primals), tangents[0]
