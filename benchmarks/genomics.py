@@ -24,6 +24,7 @@ from tqdm import tqdm
 import jaxplain as jxp
 from benchmarks import measure, options
 from benchmarks.models import BPNet
+from benchmarks.report import environment_line
 
 Json = dict[str, Any]
 Explain = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -320,8 +321,7 @@ def page(results: Json, drawing: str) -> str:
         table(results),
         claim(results),
         f"![scores and times]({drawing})",
-        f"{environment['device']} ({environment['cores']} cores), JAX {environment['jax']}, "
-        f"Python {environment['python']}, {environment['date']}. `python -m benchmarks genomics`.",
+        f"{environment_line(environment)} `python -m benchmarks genomics`.",
     ]) + "\n"  # fmt: skip
 
 

@@ -241,7 +241,8 @@ def detail_table(results: Json) -> str:
 def environment_line(environment: Mapping[str, Any]) -> str:
     """Where and when, in one sentence."""
     e = environment
-    where = f"{e['cores']} cores" if e["platform"] == "cpu" else e["platform"]
+    cores = f"{e['cores']} core{'s' * (e['cores'] > 1)}"
+    where = cores if e["platform"] == "cpu" else e["platform"]
     precision = "float64" if e["x64"] else "float32 unless said otherwise"
     return (
         f"Measured on {e['device']} ({where}), JAX {e['jax']}, Flax {e['flax']}, "

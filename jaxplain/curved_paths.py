@@ -127,26 +127,29 @@ def _advance(ways: Any, slopes: Any, length: Any, high: Any, target: Any, fracti
     """The least sensitive elements moved ahead, at most to `high`, until Σ ways·length = target."""
     if not ways.size:
         return ways
+    left = target - ways @ length
+    free = (ways < high) & (length > 0)
+    count = free.sum()
+    room = jnp.where(free, (high - ways) * length, 0)
+    ranked, room = jax.lax.sort((jnp.where(free, slopes, jnp.inf), room), num_keys=1)
+    reach = jnp.concatenate([jnp.zeros_like(room[:1]), jnp.cumsum(room)])
 
-    def short(ways: Any) -> Any:
-        return target - ways @ length
+    def batch_from(first: Any) -> tuple[Any, Any]:
+        """The fraction of what is still free that moves next, and its equals: from, to."""
+        last = first + jnp.floor(fraction * (count - first - 1)).astype(count.dtype)
+        return first, (ranked <= ranked[jnp.maximum(last, 0)]).sum(dtype=count.dtype)
 
-    def unfinished(state: Any) -> Any:
-        ways, left = state
-        return (left > 0) & jnp.any((ways < high) & (length > 0))
+    def moves_wholly(batch: tuple[Any, Any]) -> Any:
+        _, end = batch
+        return (end < count) & (reach[end] < left)
 
-    def move(state: Any) -> Any:
-        ways, left = state
-        free = (ways < high) & (length > 0)
-        ranked = jnp.sort(jnp.where(free, slopes, jnp.inf))
-        last = jnp.maximum(jnp.floor(fraction * (free.sum() - 1)).astype(int), 0)
-        chosen = free & (slopes <= ranked[last])
-        room = jnp.where(chosen, high - ways, 0)
-        share = jnp.minimum(left / jnp.maximum(room @ length, jnp.finfo(length.dtype).tiny), 1)
-        moved = jnp.where(share < 1, ways + share * room, jnp.where(chosen, high, ways))
-        return moved, jnp.where(share < 1, 0, short(moved))
-
-    return jax.lax.while_loop(unfinished, move, (ways, short(ways)))[0]
+    start = batch_from(jnp.zeros_like(count))
+    first, end = jax.lax.while_loop(moves_wholly, lambda batch: batch_from(batch[1]), start)
+    tiny = jnp.finfo(length.dtype).tiny
+    share = jnp.clip((left - reach[first]) / jnp.maximum(reach[end] - reach[first], tiny), 0, 1)
+    before = jnp.where(first > 0, ranked[first - 1], -1)
+    share = jnp.where(slopes <= before, 1, jnp.where(slopes <= ranked[end - 1], share, 0))
+    return jnp.where(free, jnp.where(share < 1, ways + share * (high - ways), high), ways)
 
 
 def blur_integrated_gradients(
