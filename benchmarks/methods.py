@@ -13,7 +13,7 @@ Explain = Callable[[Any, Any], Any]
 BASELINE = "gradient"
 SUBJECT = "deeplift"
 REFERENCES, STEPS, COALITIONS = 10, 32, 64
-CHUNK = 8  # evaluations in memory at once, times the batch
+CHUNK = 2  # evaluations in memory at once, times the batch
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ def owen_values(m: Model) -> Explain:
 
 
 def expected_gradients(m: Model) -> Explain:
-    return keyed(jxp.expected_gradients(m.f, m.refs(REFERENCES), samples=STEPS))
+    return keyed(jxp.expected_gradients(m.f, m.refs(REFERENCES), samples=STEPS, chunk=CHUNK))
 
 
 def blur(m: Model) -> Explain:
     axes = range(len(m.places))
-    return jxp.blur_integrated_gradients(m.f, stdev=2.0, axes=tuple(axes), steps=STEPS)
+    return jxp.blur_integrated_gradients(m.f, stdev=2.0, axes=tuple(axes), steps=STEPS, chunk=CHUNK)
 
 
 def rise(m: Model) -> Explain:
@@ -114,11 +114,13 @@ METHODS: dict[str, Method] = {
     "guided_backprop": Method(lambda m: jxp.guided_backprop(m.f)),
     "deconvnet": Method(lambda m: jxp.deconvnet(m.f)),
     "smooth": Method(
-        lambda m: keyed(jxp.smooth(jxp.gradient(m.f), stdev=0.1, samples=16)),
+        lambda m: keyed(jxp.smooth(jxp.gradient(m.f), stdev=0.1, samples=16, chunk=CHUNK)),
         "of the gradient, 16 samples",
     ),
     "integrated_gradients": Method(
-        lambda m: jxp.integrated_gradients(m.f, m.ref, steps=STEPS), f"{STEPS} steps", "ref"
+        lambda m: jxp.integrated_gradients(m.f, m.ref, steps=STEPS, chunk=CHUNK),
+        f"{STEPS} steps",
+        "ref",
     ),
     "expected_gradients": Method(
         expected_gradients, f"{REFERENCES} references, {STEPS} samples", "refs"
@@ -127,17 +129,21 @@ METHODS: dict[str, Method] = {
         lambda m: jxp.guided_integrated_gradients(m.f, m.ref, steps=STEPS), f"{STEPS} steps", "ref"
     ),
     "blur_integrated_gradients": Method(blur, f"{STEPS} steps, σ = 2"),
-    "idgi": Method(lambda m: jxp.idgi(m.f, m.ref, steps=STEPS), f"{STEPS} steps", "ref"),
+    "idgi": Method(
+        lambda m: jxp.idgi(m.f, m.ref, steps=STEPS, chunk=CHUNK), f"{STEPS} steps", "ref"
+    ),
     "deeplift_at": Method(at_late(jxp.deeplift), "last layer", "ref"),
     "neuron_integrated_gradients": Method(
-        at_late(jxp.neuron_integrated_gradients, steps=STEPS), f"last layer, {STEPS} steps", "ref"
+        at_late(jxp.neuron_integrated_gradients, steps=STEPS, chunk=CHUNK),
+        f"last layer, {STEPS} steps",
+        "ref",
     ),
     "conductance": Method(
-        at_late(jxp.conductance, steps=STEPS), f"last layer, {STEPS} steps", "ref"
+        at_late(jxp.conductance, steps=STEPS, chunk=CHUNK), f"last layer, {STEPS} steps", "ref"
     ),
     "neuron_conductance": Method(one_neuron, f"one neuron, {STEPS} steps"),
     "internal_influence": Method(
-        at_late(jxp.internal_influence, steps=STEPS), f"last layer, {STEPS} steps"
+        at_late(jxp.internal_influence, steps=STEPS, chunk=CHUNK), f"last layer, {STEPS} steps"
     ),
     "attribution_patching": Method(at_late(jxp.attribution_patching), "last layer"),
     "edge_attributions": Method(

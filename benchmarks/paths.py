@@ -1,8 +1,8 @@
 """Integrated gradients: gradients to a relative gap of 1e-3, and what a step costs.
 
 Gradients: by `tolerance=1e-3`, against the smallest number at which a fixed rule has that gap on
-all examples of a batch, which is known only in hindsight. Costs: FLOPs and temporary memory of
-compiled programs in chunks, against as many gradients and against one chunk of them.
+all examples of a batch, which is known only in hindsight. Costs: time, FLOPs and temporary memory
+of compiled programs in chunks, against as many gradients and against one chunk of them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ SMALL: dict[str, Json] = {
     "lstm": {},
     "transformer": {"layers": 2},
 }
-STEPS, CHUNK, BATCH = 8, 2, 4  # of the programs whose costs are counted
+STEPS, CHUNK = 8, 2  # of the programs whose costs are measured,
+ROUNDS, BUDGET = 7, 30.0  # so many times, or for so many seconds
 
 Case = tuple[Callable[[Array, Any], Array], Array, Array, Any, Any]  # f, xs, ref, extra, its axes
 
@@ -101,7 +102,7 @@ def run(names: Sequence[str], examples: int, *, progress: bool = True) -> Json:
         if not trained:
             cells[-1] |= costs(name)
     environment = measure.environment(jax.devices()[0])
-    settings = {"tolerance": TOLERANCE, "steps": STEPS, "chunk": CHUNK, "batch": BATCH}
+    settings = {"tolerance": TOLERANCE, "steps": STEPS, "chunk": CHUNK}
     return {
         "benchmark": "paths",
         "environment": environment,
@@ -156,27 +157,30 @@ def fixed(rule: str, slopes: np.ndarray, rise: np.ndarray) -> int | None:
 
 
 def costs(name: str) -> Json:
-    """FLOPs of n steps in those of n gradients, and memory in that of one chunk's gradients."""
-    model = MODELS[name](jax.random.key(0), batch=BATCH)
+    """n steps in chunks: their time and FLOPs in n gradients', their memory in one chunk's."""
+    model = MODELS[name](jax.random.key(0))
     args = (model.xs, model.ref, model.params)
     explain = lambda x, ref, params: jxp.integrated_gradients(
         model.f, ref, steps=STEPS, chunk=CHUNK
     )(x, params)
     gradient = lambda x, ref, params: jax.grad(model.f)(x, params)
-    one = _compiled(explain, args)
-    base = _compiled(gradient, args)
+    one, base = _program(explain, args), _program(gradient, args)
     repeated = (jnp.tile(model.xs, (CHUNK, *[1] * (model.xs.ndim - 1))), *args[1:])
-    chunk = _compiled(gradient, repeated)
-    own, each = measure.flops(one), measure.flops(base)
-    memory, room = measure.memory(one)["temp"], measure.memory(chunk)["temp"]
+    chunk = _program(gradient, repeated)
+    own, each = measure.flops(one.compiled), measure.flops(base.compiled)
+    memory, room = (measure.memory(run.compiled)["temp"] for run in (one, chunk))
+    seconds = measure.time_rounds({"one": one, "base": base}, ROUNDS, BUDGET, int)
+    time = report.time_ratio({"seconds": seconds["one"]}, {"seconds": seconds["base"]})
     return {
+        "batch": len(model.xs),
+        "time": time and {"median": time["median"] / STEPS, "spread": time["spread"]},
         "flops": None if own is None or each is None else own / (STEPS * each),
         "memory": None if not memory or not room else memory / room,
     }
 
 
-def _compiled(fn: Callable[..., Any], args: Any) -> Any:
-    return measure.compile_program(jax.vmap(fn, in_axes=(0, None, None)), args).compiled
+def _program(fn: Callable[..., Any], args: Any) -> measure.Program:
+    return measure.compile_program(jax.vmap(fn, in_axes=(0, None, None)), args)
 
 
 def table(results: Json) -> str:
@@ -194,11 +198,14 @@ def table(results: Json) -> str:
 
 
 def cost_table(results: Json) -> str:
-    rows = [["model", "FLOPs / those of as many gradients", "memory / that of one chunk's"]]
+    head = ["model", "batch", "time / that of as many gradients", "spread", "FLOPs / theirs"]
+    rows = [[*head, "memory / that of one chunk's gradients"]]
     for cell in results["cells"]:
         if "flops" in cell:
-            figures = [report.number(cell["flops"], ".3f"), report.number(cell["memory"])]
-            rows.append([cell["model"], *figures])
+            time = cell["time"]
+            figures = [report.number(time and time["median"]), report.half_spread(time)]
+            figures += [report.number(cell["flops"], ".3f"), report.number(cell["memory"])]
+            rows.append([cell["model"], str(cell["batch"]), *figures])
     return report.markdown(rows)
 
 
@@ -218,6 +225,9 @@ def claims(results: Json) -> str:
     known = [c["flops"] for c in results["cells"] if c.get("flops") is not None]
     if known:
         lines.append(f"- FLOPs of n steps: at most {max(known):.3f} × those of n gradients.")
+    timed = [c["time"]["median"] for c in results["cells"] if c.get("time")]
+    if timed:
+        lines.append(f"- Time of n steps: at most {max(timed):.2f} × that of n gradients.")
     return "\n".join(lines)
 
 
@@ -274,9 +284,9 @@ def page(results: Json, drawing: str) -> str:
         "gradient is enough and no rule can take fewer.",
         table(results),
         f"![gradients]({drawing})",
-        f"Costs of the compiled program at the models' full size, {s['steps']} steps in chunks of "
-        f"{s['chunk']}, {s['batch']} examples, in units of {s['steps']} gradients' FLOPs, and of "
-        f"the temporary memory of the gradients of one chunk ({s['chunk']} × {s['batch']} points).",
+        f"Costs of {s['steps']} steps in chunks of {s['chunk']}, a batch at a time, in units of "
+        f"{s['steps']} gradients of the batch, run in turns; and of the temporary memory of the "
+        f"gradients of one chunk ({s['chunk']} × the batch).",
         cost_table(results),
         claims(results),
         "`python -m benchmarks paths`.",

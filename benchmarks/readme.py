@@ -40,7 +40,7 @@ def speed_parts(path: Path, root: Path) -> list[str]:
         picture(f"Costs on {results['environment']['device']}", path, root),
         folded(
             "Each method's time in units of DeepLIFT's",
-            f"{report.KEY}\n\n{report.method_table(results)}",
+            f"{report.key(results)}\n\n{report.method_table(results)}",
         ),
     ]
     return [part for part in parts if part]

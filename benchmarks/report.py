@@ -250,6 +250,12 @@ def environment_line(environment: Mapping[str, Any]) -> str:
     )
 
 
+def key(results: Json) -> str:
+    """What the table of methods means."""
+    chunk = results["settings"]["chunk"]
+    return f"{KEY} Steps, samples and coalitions are in memory {chunk} at a time, times the batch."
+
+
 KEY = (
     "Evaluations: passes through the model per example, forward + backward, counted in the traced "
     "program (a pass at the reference is shared by the batch). "
@@ -265,7 +271,7 @@ def page(results: Json) -> str:
         "DeepLIFT's cost in gradients (jitted, the same model, batch and run):",
         cost_table(results),
         "![Costs](speed.png)",
-        f"Time of each method in units of DeepLIFT's. {KEY}",
+        f"Time of each method in units of DeepLIFT's. {key(results)}",
         method_table(results),
         "In units of one gradient's:",
         method_table(results, BASELINE),

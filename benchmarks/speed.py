@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import evaluations, measure, models, options, report
-from benchmarks.methods import BASELINE, METHODS, REFERENCES, SUBJECT, Method
+from benchmarks.methods import BASELINE, CHUNK, METHODS, REFERENCES, SUBJECT, Method
 from benchmarks.models import MODELS, Model
 
 Json = dict[str, Any]
@@ -117,7 +117,12 @@ def run(
     return {
         "benchmark": "speed",
         "environment": measure.environment(device),
-        "settings": {"rounds": rounds, "compiles": compiles, "budget_seconds": budget},
+        "settings": {
+            "rounds": rounds,
+            "compiles": compiles,
+            "budget_seconds": budget,
+            "chunk": CHUNK,
+        },
         "cells": cells,
     }
 

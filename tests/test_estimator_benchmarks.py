@@ -124,14 +124,15 @@ def test_fixed_rules_of_a_path():
 def test_paths_page_comes_from_results_alone(results, tmp_path):
     rules = dict.fromkeys(paths.RULES, 9) | {"riemann_left": None}
     cell = {"fixed": rules, "after_50": dict.fromkeys(paths.RULES, 0.5), "unmet": 0}
+    costs = {"batch": 4, "flops": 1.01, "memory": 1.2, "time": {"median": 0.97, "spread": 0.1}}
     cells = [
-        {"model": "mlp", "trained": False, "steps": [7, 9], "flops": 1.01, "memory": 1.2, **cell},
+        {"model": "mlp", "trained": False, "steps": [7, 9], **costs, **cell},
         {"model": "wine", "trained": True, "steps": [9, 11], **cell},
     ]
-    settings = {"steps": 8, "chunk": 2, "batch": 4}
+    settings = {"steps": 8, "chunk": 2}
     found = {"environment": results["environment"], "settings": settings, "cells": cells}
     page = paths.page(found, "paths.png")
     assert "best fixed rule: mlp; as many: nowhere; more: wine" in page
-    assert "at most 1.010 ×" in page and "> 400 (50%)" in page
+    assert "at most 1.010 ×" in page and "at most 0.97 ×" in page and "> 400 (50%)" in page
     paths.figure(found, tmp_path / "paths.png")
     assert (tmp_path / "paths.png").stat().st_size > 10_000
