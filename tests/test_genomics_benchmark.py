@@ -13,7 +13,10 @@ HAS_PEER = importlib.util.find_spec("tangermeme") is not None
 
 
 SETTINGS = {"sequences": 2, "length": 40, "shuffles": 3, "layers": 1, "blocks": [1, 1]}
-ENVIRONMENT = {"device": "a CPU", "cores": 2, "jax": "0", "python": "3", "date": "today"}
+ENVIRONMENT = {
+    "platform": "cpu", "device": "a CPU", "cores": 2, "x64": False,
+    "jax": "0", "flax": "0", "python": "3", "date": "today",
+}  # fmt: skip
 OURS = {"library": "jaxplain", "version": "1", "pairs": 3, "seconds": [1.0, 2.0], "gap": 1e-7}
 
 
