@@ -20,6 +20,7 @@ COSTS = {
 UNSTEADY = 0.15  # a spread above which a ratio is marked
 TITLES = {
     "mlp": "MLP",
+    "vgg": "VGG",
     "cnn": "CNN",
     "bpnet": "BPNet",
     "resnet18": "ResNet-18",

@@ -286,7 +286,11 @@ class Tapped:
 
     def gradient(self, x: Any) -> Values:
         """∂f/∂value at an input, for all of them."""
-        return jax.grad(lambda probes: self.function(x, probes)[0])(self.probes)
+        return self.gradient_and_values(x)[0]
+
+    def gradient_and_values(self, x: Any) -> tuple[Values, Values]:
+        """Both, of one forward pass."""
+        return jax.grad(lambda probes: self.function(x, probes), has_aux=True)(self.probes)
 
     def result(self, values: Mapping[str, Any]) -> Any:
         """What is handed back: the one name's, or {name: its}."""

@@ -268,6 +268,18 @@ def test_what_is_linear_above_the_layer_is_complete_at_any_step_count(quadrature
     np.testing.assert_allclose(jax.jit(explain)(X).sum(), change(f), atol=1e-5)
 
 
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_the_papers_form_takes_values_and_gradients_at_the_steps_ends(chunk):
+    points = REF + jnp.linspace(0, 1, 6)[:, None] * (X - REF)
+    values = jax.vmap(lambda x: jxp.capture(small, "first")(x)[1]["first"])(points)
+    slopes = jax.vmap(jxp.gradient(small, at="first"))(points)
+    explain = jxp.neuron_integrated_gradients(
+        small, REF, at="first", steps=5, quadrature="right", chunk=chunk
+    )
+    expected = (slopes[1:] * jnp.diff(values, axis=0)).sum(0)
+    np.testing.assert_allclose(jax.jit(explain)(X), expected, atol=1e-6)
+
+
 def test_chunks_change_nothing():
     for method in (jxp.neuron_integrated_gradients, jxp.conductance, jxp.internal_influence):
         whole = jax.jit(method(small, REF, at="first", steps=7))(X)

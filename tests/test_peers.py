@@ -1,6 +1,7 @@
 """`peers`: twins with equal outputs, what fails is kept, pages come from JSON alone."""
 
 import json
+import time
 
 import jax
 import numpy as np
@@ -8,13 +9,13 @@ import pytest
 
 from benchmarks import measure
 from benchmarks.peers import compare, report, task
-from benchmarks.peers.families import FAMILIES
+from benchmarks.peers.families import Member
 
 
 def cell(package, method, seconds, family="DeepLIFT", **others):
     usual = {
         "model": "mlp", "batch": 2, "settings": "", "message": None, "warnings": [],
-        "error": None, "bytes": 2**20,
+        "error": None, "rounding": 1e-6, "bytes": 2**20, "chunk": None,
     }  # fmt: skip
     times = {"wall": [seconds] * 3, "cpu": [seconds] * 3}
     return {
@@ -83,15 +84,29 @@ def test_twins_agree_and_methods_run(name):
     one = task.make(name, 2, tiny=True)  # raises where outputs differ
     found = compare.members(one, {}, ["DeepLIFT"])
     cells = {
-        package: compare.attempt(make, one, FAMILIES.get(family), one.rises())[0]
-        for (package, _), (family, make) in found.items()
+        package: compare.attempt(member, one, one.ends(), budget=1.0)[0]
+        for (package, _), member in found.items()
     }
     assert cells["torch"]["message"] is None and cells["jaxplain"]["error"] < 1e-4
 
 
 def test_what_fails_is_kept_with_its_message():
-    def make(one):
+    def make(one, chunk):
         raise ValueError("first line\nsecond")
 
-    cell, run = compare.attempt(make, None, None, {})
+    cell, run = compare.attempt(Member("DeepLIFT", make), None, {}, budget=1.0)
     assert run is None and cell["message"] == "ValueError: first line"
+
+
+def test_the_fastest_chunk_is_taken():
+    def make(one, chunk):
+        def run():
+            end = time.process_time() + (0.05 if chunk is None else 0.01)
+            while time.process_time() < end:
+                pass
+            return chunk
+
+        return run
+
+    assert compare.fastest(Member("DeepLIFT", make, (None, 8)), None, 10.0)[0] == 8
+    assert compare.fastest(Member("DeepLIFT", make, (None, 8)), None, 0.0)[0] is None  # no time

@@ -9,8 +9,26 @@ from typing import Any
 import jaxplain as jxp
 from benchmarks.methods import keyed
 from benchmarks.models import Model
+from benchmarks.peers.task import Task
 
-STEPS, COALITIONS, CHUNK = 50, 64, 8
+STEPS, COALITIONS = 50, 64
+# How many evaluations of the batch are in memory at once, None all: the fastest is taken.
+PATH_CHUNKS, MASK_CHUNKS = (None, 1, 8), (8, 1)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A package's method of a family.
+
+    Args:
+      family: its name, out of `FAMILIES`, or "gradient".
+      make: (task, chunk) → run.
+      chunks: those it may be tried with.
+    """
+
+    family: str
+    make: Callable[[Task, int | None], Callable[[], Any]]
+    chunks: tuple[int | None, ...] = (None,)
 
 
 @dataclass(frozen=True)
@@ -18,67 +36,77 @@ class Family:
     """Methods that compute the same thing, at the same settings.
 
     Args:
-      ours: jaxplain's, (model, refs) → explain(x, params).
+      ours: jaxplain's, (model, refs, chunk) → explain(x, params).
       settings: what every member is asked for.
       shares: what the result adds up to: the rise of f above "ref", or above its mean over "refs".
       players: whether elements carry their group's share.
       kinds: the kinds of input it is for; all by default.
+      chunks: as a `Member`'s.
     """
 
-    ours: Callable[[Model, Any], Callable[[Any, Any], Any]]
+    ours: Callable[[Model, Any, int | None], Callable[[Any, Any], Any]]
     settings: str = ""
     shares: str | None = None
     players: bool = False
     kinds: tuple[str, ...] = ("vector", "image", "bases", "sequence")
+    chunks: tuple[int | None, ...] = (None,)
 
 
-GROUPS = f"16 groups, {COALITIONS} coalitions"
+def coalitions(method: Callable[..., Any]) -> Family:
+    """One of the estimators of groups' Shapley values."""
+
+    def ours(m: Model, refs: Any, chunk: int | None) -> Callable[[Any, Any], Any]:
+        return keyed(method(m.f, m.ref, groups=m.groups, samples=COALITIONS, chunk=chunk))
+
+    settings = f"16 groups, {COALITIONS} coalitions"
+    return Family(ours, settings, "ref", players=True, chunks=MASK_CHUNKS)
+
+
 FAMILIES: dict[str, Family] = {
-    "DeepLIFT": Family(lambda m, refs: jxp.deeplift(m.f, m.ref), "1 reference", "ref"),
+    "DeepLIFT": Family(lambda m, refs, chunk: jxp.deeplift(m.f, m.ref), "1 reference", "ref"),
     "DeepLIFT-SHAP": Family(
-        lambda m, refs: jxp.deeplift_shap(m.f, refs), "10 references", "refs"
+        lambda m, refs, chunk: jxp.deeplift_shap(m.f, refs), "10 references", "refs"
     ),
     "integrated gradients": Family(
-        lambda m, refs: jxp.integrated_gradients(m.f, m.ref, steps=STEPS), f"{STEPS} steps", "ref"
-    ),
-    "expected gradients": Family(
-        lambda m, refs: keyed(jxp.expected_gradients(m.f, refs, samples=STEPS)),
-        f"10 references, {STEPS} samples",
-        "refs",
-    ),
-    "layer conductance": Family(
-        lambda m, refs: jxp.conductance(m.f, m.ref, at="layer", steps=STEPS),
+        lambda m, refs, chunk: jxp.integrated_gradients(m.f, m.ref, steps=STEPS, chunk=chunk),
         f"{STEPS} steps",
         "ref",
+        chunks=PATH_CHUNKS,
+    ),
+    "expected gradients": Family(
+        lambda m, refs, chunk: keyed(jxp.expected_gradients(m.f, refs, samples=STEPS, chunk=chunk)),
+        f"10 references, {STEPS} samples",
+        "refs",
+        chunks=PATH_CHUNKS,
+    ),
+    "layer conductance": Family(  # as Captum has it: by differences between the steps
+        lambda m, refs, chunk: jxp.neuron_integrated_gradients(
+            m.f, m.ref, at="layer", steps=STEPS, quadrature="right", chunk=chunk
+        ),
+        f"{STEPS} steps",
+        "ref",
+        chunks=PATH_CHUNKS,
     ),
     "ablation": Family(
-        lambda m, refs: jxp.ablation(m.f, m.ref, groups=m.groups, chunk=CHUNK), "16 groups"
+        lambda m, refs, chunk: jxp.ablation(m.f, m.ref, groups=m.groups, chunk=chunk),
+        "16 groups",
+        chunks=MASK_CHUNKS,
     ),
     "occlusion": Family(
-        lambda m, refs: jxp.occlusion(
-            m.f, m.ref, window=m.window, strides=m.window, chunk=CHUNK
+        lambda m, refs, chunk: jxp.occlusion(
+            m.f, m.ref, window=m.window, strides=m.window, chunk=chunk
         ),
         "16 windows",
+        chunks=MASK_CHUNKS,
     ),
-    "permutation Shapley": Family(
-        lambda m, refs: keyed(
-            jxp.permutation_shapley(
-                m.f, m.ref, groups=m.groups, samples=COALITIONS, chunk=CHUNK
-            )
-        ),
-        GROUPS, "ref", True,
-    ),
-    "KernelSHAP": Family(
-        lambda m, refs: keyed(
-            jxp.kernel_shap(m.f, m.ref, groups=m.groups, samples=COALITIONS, chunk=CHUNK)
-        ),
-        GROUPS, "ref", True,
-    ),
-    "guided backprop": Family(lambda m, refs: jxp.guided_backprop(m.f)),
-    "deconvolution": Family(lambda m, refs: jxp.deconvnet(m.f)),
+    "permutation Shapley": coalitions(jxp.permutation_shapley),
+    "KernelSHAP": coalitions(jxp.kernel_shap),
+    "guided backprop": Family(lambda m, refs, chunk: jxp.guided_backprop(m.f)),
+    "deconvolution": Family(lambda m, refs, chunk: jxp.deconvnet(m.f)),
     "in silico mutagenesis": Family(
-        lambda m, refs: jxp.in_silico_mutagenesis(m.f, chunk=CHUNK),
+        lambda m, refs, chunk: jxp.in_silico_mutagenesis(m.f, chunk=chunk),
         "all substitutions",
         kinds=("bases",),
+        chunks=MASK_CHUNKS,
     ),
-}  # fmt: skip
+}

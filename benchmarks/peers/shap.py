@@ -1,4 +1,4 @@
-"""shap's methods: {name: (family, task → run)}."""
+"""shap's methods: {name: member}."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import numpy as np
 import shap
 from torch import nn
 
-from benchmarks.peers.families import COALITIONS, STEPS
+from benchmarks.peers.families import COALITIONS, STEPS, Member
 from benchmarks.peers.task import Task
 
 
@@ -21,26 +21,26 @@ class FirstLogit(nn.Module):
         return self.module(x)[:, :1]
 
 
-def deep(task: Task) -> Callable:
+def deep(task: Task, chunk: None) -> Callable:
     explain = shap.DeepExplainer(FirstLogit(task.module), task.tensor(task.refs))
     x = task.xs
     return lambda: explain.shap_values(x, check_additivity=False)
 
 
-def gradient(task: Task) -> Callable:
+def gradient(task: Task, chunk: None) -> Callable:
     explain = shap.GradientExplainer(FirstLogit(task.module), task.tensor(task.refs))
     x = task.xs
     return lambda: explain.shap_values(x, nsamples=STEPS, rseed=0)
 
 
-def each(explain: Callable) -> Callable[[Task], Callable]:
+def each(family: str, explain: Callable) -> Member:
     """A method of one game after the other."""
 
-    def make(task: Task) -> Callable:
+    def make(task: Task, chunk: None) -> Callable:
         games = [task.game(i) for i in range(len(task.xs))]
         return lambda: task.spread([np.ravel(explain(*game)) for game in games])
 
-    return make
+    return Member(family, make)
 
 
 def kernel(value: Callable, players: int):
@@ -54,8 +54,8 @@ def permutation(value: Callable, players: int):
 
 
 METHODS = {
-    "DeepExplainer": ("DeepLIFT-SHAP", deep),
-    "GradientExplainer": ("expected gradients", gradient),
-    "PermutationExplainer": ("permutation Shapley", each(permutation)),
-    "KernelExplainer": ("KernelSHAP", each(kernel)),
+    "DeepExplainer": Member("DeepLIFT-SHAP", deep),
+    "GradientExplainer": Member("expected gradients", gradient),
+    "PermutationExplainer": each("permutation Shapley", permutation),
+    "KernelExplainer": each("KernelSHAP", kernel),
 }

@@ -97,14 +97,14 @@ class Task:
 
         return torch.as_tensor(np.asarray(values, np.float32))[:, self.groups[0]]
 
-    def rises(self) -> dict[str, np.ndarray]:
-        """f(x) less f at the reference, and less its mean over references."""
+    def ends(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """f(x) with f at the reference, and with its mean over references."""
         f = jax.jit(jax.vmap(self.model.f, (0, None)))
         y, y0, many = (
             np.asarray(f(points, self.model.params))
             for points in (self.model.xs, self.model.ref[None], jnp.asarray(self.refs))
         )
-        return {"ref": y - y0, "refs": y - many.mean()}
+        return {"ref": (y, y0), "refs": (y, many.mean())}
 
 
 def make(name: str, batch: int, *, tiny: bool = False) -> Task:

@@ -1,4 +1,4 @@
-"""zennit's methods: {name: (family, task → run)}."""
+"""zennit's methods: {name: member}."""
 
 from collections.abc import Callable
 
@@ -14,11 +14,12 @@ for _name in ("nms", "qnms"):
 from zennit import composites  # noqa: E402
 from zennit.attribution import Gradient  # noqa: E402
 
+from benchmarks.peers.families import Member  # noqa: E402
 from benchmarks.peers.task import Task  # noqa: E402
 
 
-def composite(kind: type) -> Callable[[Task], Callable]:
-    def make(task: Task) -> Callable:
+def composite(family: str, kind: type) -> Member:
+    def make(task: Task, chunk: None) -> Callable:
         x = task.xs
 
         def run():
@@ -27,7 +28,7 @@ def composite(kind: type) -> Callable[[Task], Callable]:
 
         return run
 
-    return make
+    return Member(family, make)
 
 
 def first_logit(outputs: torch.Tensor) -> torch.Tensor:
@@ -38,6 +39,6 @@ def first_logit(outputs: torch.Tensor) -> torch.Tensor:
 
 
 METHODS = {
-    "GuidedBackprop": ("guided backprop", composite(composites.GuidedBackprop)),
-    "DeconvNet": ("deconvolution", composite(composites.DeconvNet)),
+    "GuidedBackprop": composite("guided backprop", composites.GuidedBackprop),
+    "DeconvNet": composite("deconvolution", composites.DeconvNet),
 }
