@@ -80,7 +80,8 @@ def neuron_integrated_gradients(
 
         def contributions(window: tuple[Any, Any]) -> Any:
             alphas, ends = window
-            multipliers, values = jax.vmap(lambda a: tapped.gradient_and_values(at_alpha(a)))(alphas)
+            both = jax.vmap(lambda alpha: tapped.gradient_and_values(at_alpha(alpha)))
+            multipliers, values = both(alphas)
             if ends_are_nodes:
                 start = tapped.values(at_alpha(ends[0]))
                 values = jax.tree.map(lambda h0, h: jnp.concatenate([h0[None], h]), start, values)
