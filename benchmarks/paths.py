@@ -202,10 +202,10 @@ def cost_table(results: Json) -> str:
     rows = [[*head, "memory / that of one chunk's gradients"]]
     for cell in results["cells"]:
         if "flops" in cell:
-            time = cell.get("time")  # earlier results have none
-            figures = [report.number(time and time["median"]), report.half_spread(time)]
+            time = cell["time"]
+            figures = [report.number(time["median"]), report.half_spread(time)]
             figures += [report.number(cell["flops"], ".3f"), report.number(cell["memory"])]
-            rows.append([cell["model"], str(cell.get("batch", "–")), *figures])
+            rows.append([cell["model"], str(cell["batch"]), *figures])
     return report.markdown(rows)
 
 
@@ -225,7 +225,7 @@ def claims(results: Json) -> str:
     known = [c["flops"] for c in results["cells"] if c.get("flops") is not None]
     if known:
         lines.append(f"- FLOPs of n steps: at most {max(known):.3f} × those of n gradients.")
-    timed = [c["time"]["median"] for c in results["cells"] if c.get("time")]
+    timed = [c["time"]["median"] for c in results["cells"] if "time" in c]
     if timed:
         lines.append(f"- Time of n steps: at most {max(timed):.2f} × that of n gradients.")
     return "\n".join(lines)

@@ -253,7 +253,9 @@ def environment_line(environment: Mapping[str, Any]) -> str:
 
 def key(results: Json) -> str:
     """What the table of methods means."""
-    chunk = results["settings"]["chunk"]
+    chunk = results["settings"].get("chunk")
+    if chunk is None:  # none that holds for all methods
+        return KEY
     return f"{KEY} Steps, samples and coalitions are in memory {chunk} at a time, times the batch."
 
 

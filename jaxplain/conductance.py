@@ -67,7 +67,7 @@ def neuron_integrated_gradients(
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, and is {chunk}")
     ends = np.concatenate([[0.0], np.cumsum(weights)])
-    ends_are_nodes = np.allclose(alphas, ends[1:])
+    ends_are_nodes = np.allclose(alphas, ends[1:], rtol=0, atol=1e-9)
     # Whole chunks, the last one filled up with steps of no length.
     size = min(chunk or steps, steps)
     missing = -steps % size

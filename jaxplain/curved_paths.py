@@ -127,6 +127,7 @@ def _advance(ways: Any, slopes: Any, length: Any, high: Any, target: Any, fracti
     """The least sensitive elements moved ahead, at most to `high`, until Σ ways·length = target."""
     if not ways.size:
         return ways
+    slopes = jnp.where(jnp.isnan(slopes), jnp.inf, slopes)  # NaN has no rank: they move last
     left = target - ways @ length
     free = (ways < high) & (length > 0)
     count = free.sum()

@@ -488,6 +488,7 @@ def test_a_table_of_differences_needs_a_reference():
     lambda x: x[jnp.argmax(x)],
     lambda x: jax.nn.one_hot(jnp.argmax(x), 4) @ jnp.sin(x),
     lambda x: jnp.argsort(x).astype(float) @ x,
+    lambda x: jnp.max((x > 0.5).astype(int) + (x > 2)) * x.sum(),
     lambda x: jnp.sum(jnp.tanh(x)[lax.top_k(x, 2)[1]] ** 2),
 ])  # fmt: skip
 def test_a_gap_asked_for_keeps_the_choice_at_x_and_returns_the_rest(f, rules):

@@ -349,3 +349,9 @@ def test_chunks_of_convolutions_are_written_out():
     assert "stablehlo.while" in compiled(conv, steps=50, chunk=1).as_text()
     memory = lambda program: program.compile().memory_analysis().temp_size_in_bytes
     assert memory(compiled(conv, steps=32, chunk=2)) < memory(compiled(conv, steps=32)) / 4
+
+
+def test_guided_paths_end_where_a_slope_is_nan():
+    f = lambda x: jnp.sqrt(x[0] - 0.5) + 2 * x[1]
+    scores = jxp.guided_integrated_gradients(f, 0.0, steps=4)(jnp.array([2.0, 3.0]))
+    assert jnp.isnan(scores[0]) and not jnp.isnan(scores[1])

@@ -54,10 +54,12 @@ def test_tables_say_what_failed_and_what_is_missing(results):
 
 
 def test_claims_are_counted_from_the_cells(results):
-    ratios, absolute, complete, works = report.claims(results).splitlines()
+    ratios, absolute, complete, rounded, works = report.claims(results).splitlines()
     assert ratios.endswith("2 of 2 cells")
     assert absolute.endswith("1 of 2 cells; not on: MLP shap DeepExplainer")
-    assert complete.endswith("2 of 2 cells") and works.endswith("2 of 2 cells")
+    assert all(line.endswith("2 of 2 cells") for line in (complete, rounded, works))
+    results["cells"][2]["error"] = 0.6
+    assert "below the peer's: 1 of 2 cells; not on: MLP captum DeepLift" in report.claims(results)
     results["cells"][2]["message"] = "UnsupportedPrimitive"
     assert "1 of 2 cells; not on: MLP captum DeepLift" in report.claims(results)
 

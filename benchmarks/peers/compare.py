@@ -206,14 +206,19 @@ def fastest(member: Member, one: Task, budget: float) -> tuple[int | None, Run, 
     for chunk in member.chunks:
         if best is not None and spent > budget:
             break
-        run = member.make(one, chunk)
-        for _ in range(2):  # the first may load and allocate; what is slow doesn't notice
-            start = time.process_time()
-            result = run()
-            seconds = time.process_time() - start
-            spent += seconds
-            if seconds > LONG:
-                break
+        try:
+            run = member.make(one, chunk)
+            for _ in range(2):  # the first may load and allocate; what is slow doesn't notice
+                start = time.process_time()
+                result = run()
+                seconds = time.process_time() - start
+                spent += seconds
+                if seconds > LONG:
+                    break
+        except Exception:
+            if best is None:
+                raise
+            continue  # one chunk works, which is enough
         if best is None or seconds < least:
             best, least = (chunk, run, result), seconds
     assert best is not None

@@ -134,7 +134,8 @@ def apart(array: Any) -> Any:
     JAX 0.10's CPU backend drops barriers. What it never joins with other loops is a maximum over
     windows: here of one element each.
     """
-    return jax.lax.optimization_barrier(array) if BARRIERS_ORDER else _own_maximum(array)
+    kept = BARRIERS_ORDER or jax.default_backend() != "cpu"
+    return jax.lax.optimization_barrier(array) if kept else _own_maximum(array)
 
 
 @jax.custom_jvp

@@ -11,6 +11,7 @@ from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.pair import Pair
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules import pooling
+from jaxplain.surrogate.rules.linear import discrete
 from jaxplain.surrogate.rules.operands import differentiable, filled, on_settled
 from jaxplain.surrogate.rules.pooling import ratio
 
@@ -19,6 +20,8 @@ from jaxplain.surrogate.rules.pooling import ratio
 def winner(equation: Equation, *operands: Any) -> list[Any]:
     """All of Δy to the winner: at x where y rose, at the reference where it fell (a minimum: the
     other way round).  The winner's own Δ is at least Δy, hence |multiplier| ≤ 1."""
+    if not jnp.issubdtype(equation.aval.dtype, jnp.inexact):
+        return discrete(equation, *operands)
     if pooling.comparable(equation):
         return pooling.pool_winner(equation, *operands)
     positions, values, references, rest = differentiable(operands)
