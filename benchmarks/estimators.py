@@ -2,11 +2,14 @@
 
 Each is estimate(game, n, budget, seed) → φ (n,), game(masks (k, n)) → values (k,), and evaluates
 at most `budget` coalitions, ∅, N and repetitions counted: the most its parameters allow. (shapiq's
-SPEX is left out: it needs more than 20n, and takes seconds at 80n.)
+SPEX is left out: it needs more than 20n, and takes seconds at 80n. ProxySPEX stands without its
+search over its trees' settings, which takes seconds an estimate and changes its error little;
+ProxySHAP and RegressionMSR use xgboost's trees, or lightgbm's where that is not installed.)
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -57,7 +60,10 @@ def shapiq(name: str, **options: Any) -> Estimate:
     def estimate(game: Game, n: int, budget: int, seed: int) -> np.ndarray:
         from shapiq import approximator
 
-        method = getattr(approximator, name)(n=n, random_state=seed, **options)
+        method = getattr(approximator, name, None)
+        if method is None or not {*options} <= {*inspect.signature(method).parameters}:
+            raise ImportError(f"shapiq {version('shapiq')} has none with these options")
+        method = method(n=n, random_state=seed, **options)
         found = method.approximate(budget, game)
         return np.array([found[(player,)] for player in range(n)])
 
@@ -137,6 +143,7 @@ def _at_least(least: int, given: int) -> None:
 
 
 LEVERAGE = "LeverageSHAP (as published)"
+_VALUES = {"index": "SV", "max_order": 1}
 PEERS: dict[str, Estimate] = {
     "shap KernelExplainer": shap_kernel,
     "shap PermutationExplainer": shap_permutation,
@@ -149,7 +156,12 @@ PEERS: dict[str, Estimate] = {
     "shapiq PermutationSamplingSV": shapiq("PermutationSamplingSV"),
     "shapiq StratifiedSamplingSV": shapiq("StratifiedSamplingSV"),
     "shapiq OwenSamplingSV": shapiq_owen,
-    "shapiq ProxySPEX": shapiq("ProxySPEX", index="SV", max_order=1),
+    "shapiq LeverageSHAP": shapiq("LeverageSHAP"),
+    "shapiq PolySHAP": shapiq("PolySHAP", pairing_trick=True),
+    "shapiq OddSHAP": shapiq("OddSHAP"),
+    "shapiq RegressionMSR": shapiq("RegressionMSR", index="SV"),
+    "shapiq ProxySHAP": shapiq("ProxySHAP", adjustment=True, **_VALUES),
+    "shapiq ProxySPEX": shapiq("ProxySPEX", hpo=False, pairing_trick=True, **_VALUES),
     "captum ShapleyValueSampling": captum_sampling,
     "captum KernelShap": captum_kernel,
     LEVERAGE: leverage_shap,
@@ -159,7 +171,7 @@ PEERS: dict[str, Estimate] = {
 def versions() -> dict[str, str | None]:
     """What is installed of the packages compared with."""
     found: dict[str, str | None] = {}
-    for package in ("shap", "shapiq", "captum", "torch"):
+    for package in ("shap", "shapiq", "lightgbm", "xgboost", "captum", "torch"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -194,8 +194,8 @@ def page(results: Json, drawing: str) -> str:
         "exact values, from all 2ⁿ coalitions. Every estimator evaluates as many coalitions as its "
         "parameters let fit into the budget (LeverageSHAP draws the number, and shap's "
         "SamplingExplainer rounds each player's share up: about as many); shapiq's with its "
-        "pairing trick where there is one, shap's KernelExplainer without its l1 selection, which "
-        "is worse.",
+        "pairing trick where there is one, its ProxySPEX without the search over trees' settings, "
+        "shap's KernelExplainer without its l1 selection, which is worse.",
         error_table(results),
         "Below, each game's error in units of the default's on the same game, the geometric mean "
         "over games:",

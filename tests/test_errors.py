@@ -371,6 +371,8 @@ def test_an_index_computed_from_x_is_an_error_that_names_the_line(look_up):
     lambda x: x.sum() / (x > 0).sum(),
     lambda x: (x > x.mean()).sum() * 1.0,
     lambda x: jnp.argsort(x).astype(float) @ x,
+    lambda x: x.sum() * jnp.where(jnp.argsort(x)[0] == 0, 2, 1),
+    lambda x: x.sum() * jnp.where(lax.cummax((x > 1).astype(int))[2] > 0, 2, 1),
     lambda x: sparsemax(x)[1],
     lambda x: jnp.histogram(x, 3)[0].astype(float)[1] * x[0],
     lambda x: piecewise(x).sum(),
@@ -489,6 +491,7 @@ def test_a_table_of_differences_needs_a_reference():
     lambda x: jax.nn.one_hot(jnp.argmax(x), 4) @ jnp.sin(x),
     lambda x: jnp.argsort(x).astype(float) @ x,
     lambda x: jnp.max((x > 0.5).astype(int) + (x > 2)) * x.sum(),
+    lambda x: jnp.where(jnp.argsort(x) < 2, x, 0).sum(),
     lambda x: jnp.sum(jnp.tanh(x)[lax.top_k(x, 2)[1]] ** 2),
 ])  # fmt: skip
 def test_a_gap_asked_for_keeps_the_choice_at_x_and_returns_the_rest(f, rules):

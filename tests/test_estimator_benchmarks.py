@@ -1,6 +1,8 @@
 """The benchmarks of Shapley estimators and of paths: what they count, and pages from results."""
 
 import copy
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +66,23 @@ def test_scores_count_what_is_asked(monkeypatch):
     monkeypatch.setattr(estimators, "PEERS", {"greedy": greedy})
     with pytest.raises(RuntimeError, match="greedy took 26 evaluations, and 25 were given"):
         shapley.score(TABLE, phi, 2, budgets=(5,))
+
+
+def test_what_another_version_of_shapiq_lacks_is_missing(monkeypatch):
+    class OddSHAP:
+        def __init__(self, n, random_state):
+            pass
+
+        def approximate(self, budget, game):
+            return {(player,): player for player in range(N)}
+
+    approximator = types.SimpleNamespace(OddSHAP=OddSHAP)
+    monkeypatch.setitem(sys.modules, "shapiq", types.SimpleNamespace(approximator=approximator))
+    monkeypatch.setattr(estimators, "version", lambda package: "1.0")
+    np.testing.assert_array_equal(estimators.shapiq("OddSHAP")(None, N, 10, 0), range(N))
+    for name, options in (("ProxySHAP", {}), ("OddSHAP", {"hpo": False})):
+        with pytest.raises(ImportError, match=r"shapiq 1.0 has none"):
+            estimators.shapiq(name, **options)(None, N, 10, 0)
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ ERRORS = {
         0.0,
         X,
     ),
-    "makes a number of an integer or boolean": (
+    "uses an integer or boolean": (
         lambda x: jnp.argsort(x).astype(float) @ x,
         0.0,
         X,

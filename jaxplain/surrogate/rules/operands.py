@@ -93,14 +93,12 @@ def active_roots(operands: Sequence[Any]) -> tuple[Pair, ...]:
 
 
 def refuse_counts(equation: Equation, operands: Sequence[Any]) -> None:
-    """A rank, an index or such that depends on x may decide, but not become a number."""
+    """A rank, an index or such that depends on x may not become a number, nor choose among them."""
     discrete = [o for o in actives(operands) if not jnp.issubdtype(o.dtype, jnp.inexact)]
-    if equation.primitive.name == "select_n":
-        discrete = [operand for operand in discrete if operand is not operands[0]]
     counted = any(not jnp.issubdtype(root.dtype, jnp.inexact) for root in active_roots(discrete))
     if counted and jnp.issubdtype(equation.aval.dtype, jnp.inexact):
         raise UnsupportedPrimitive(
-            f"{equation} at {equation.line} makes a number of an integer or boolean that depends "
+            f"{equation} at {equation.line} uses an integer or boolean that depends "
             "on x through a reduction or a sort: no multiplier can carry how it changes. Compute "
             "it from something that is not attributed, or ask for `return_gap=True`, which keeps "
             "x's own choice and returns what that leaves out."
