@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain.convolutions import channels_last
+
 # Nodes in the order of their evaluation, and the weights of the first 1, 3 and 7 of them.
 _NODES = (1 + np.array([0, -1, 1, 0, 0, 0, 0]) * 0.6**0.5) / 2
 _NODES[3:] = (1 + np.outer([0.9604912687080202, 0.4342437493468026], [-1, 1]).ravel()) / 2
@@ -62,6 +64,7 @@ def integrate(
     if most < 1:
         raise ValueError(f"max_steps must be at least 1, and is {most}")
     most = most if most > _COUNTS[-1] else max(c for c in _COUNTS if c <= most)
+    node_at = channels_last(node_at)
     low, high = _wide(ends)
     change = high - low
     dtype = change.dtype

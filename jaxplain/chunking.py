@@ -1,10 +1,7 @@
 """Averages of many evaluations, vmapped in chunks so that memory holds one chunk at a time.
 
-The chunks run in one loop: the program and its compile time do not grow with their number. A few
-chunks of a program with convolutions are written out instead on the CPU, where XLA compiles a
-convolution's gradient in a loop to code four times slower and more (jax issue 12868); from JAX 0.12
-on, for before it they would all be in memory at once. Sums
-are kept in float32 at least, whatever the precision of what is averaged.
+The chunks run in one loop: the program and its compile time do not grow with their number. Sums are
+kept in float32 at least, whatever the precision of what is averaged.
 """
 
 from __future__ import annotations
@@ -14,11 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from jaxplain.surrogate import compat
-
-_UNROLLED = 32  # chunks at most
+from jaxplain.convolutions import channels_last
 
 
 def weighted_sum(
@@ -78,7 +72,7 @@ def chunked_map(function: Callable[[Any], Any], items: Any, chunk: int | None = 
         raise ValueError(f"chunk must be at least 1, and is {chunk}")
     if chunk is None or chunk >= count:
         return jax.vmap(function)(items)
-    return jax.lax.map(function, items, batch_size=chunk)
+    return jax.lax.map(channels_last(function), items, batch_size=chunk)
 
 
 def leading_size(items: Any) -> int:
@@ -112,7 +106,7 @@ def _fold(
         outputs = jax.vmap(function)(items)
         return summarise(jax.tree.map(_wide, outputs), weights), outputs
 
-    function = jax.jit(function)  # traced once for all that follows
+    function = jax.jit(channels_last(function))  # traced once for all that follows
 
     # Differentiated again, a chunk is computed again, lest the loop hold all chunks' residuals.
     @jax.checkpoint
@@ -124,41 +118,12 @@ def _fold(
         jax.tree.map(cut, (items, weights))
         for cut in (lambda a: a[:whole].reshape(-1, chunk, *a.shape[1:]), lambda a: a[whole:])
     )
-    program, shapes = jax.make_jaxpr(part, return_shape=True)(*jax.tree.map(lambda a: a[0], chunks))
+    shapes = jax.eval_shape(part, *jax.tree.map(lambda a: a[0], chunks))
     summary = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    if whole <= _UNROLLED * chunk and _written_out(program.jaxpr):
-        for number in range(whole // chunk):
-            window = jax.tree.map(lambda a: a[number], chunks)
-            # One after another, lest all chunks be in memory at once.
-            window, summary = jax.lax.optimization_barrier((window, summary))
-            summary = merge(summary, part(*window))
-    else:
-        summary, _ = jax.lax.scan(
-            lambda s, window: (merge(s, part(*window)), None), summary, chunks
-        )
+    summary, _ = jax.lax.scan(lambda s, window: (merge(s, part(*window)), None), summary, chunks)
     if whole < count:
         summary = merge(summary, part(*rest))
     return summary, jax.eval_shape(function, jax.tree.map(lambda a: a[0], items))
-
-
-def _written_out(jaxpr: Any) -> bool:
-    """Whether a loop would be slow, and chunks one after another free their memory."""
-    return compat.BARRIERS_ORDER and jax.default_backend() == "cpu" and _convolves(jaxpr)
-
-
-def _convolves(jaxpr: Any) -> bool:
-    """Whether a program has a convolution, at any depth."""
-
-    def inside(value: Any) -> bool:
-        if isinstance(value, ClosedJaxpr):
-            value = value.jaxpr
-        return isinstance(value, Jaxpr) and _convolves(value)
-
-    return any(
-        equation.primitive is jax.lax.conv_general_dilated_p
-        or any(map(inside, jax.tree.leaves(list(equation.params.values()))))
-        for equation in jaxpr.eqns
-    )
 
 
 def _total(weights: Any, y: Any) -> Any:

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxplain import taps
 from jaxplain.chunking import chunked_map
 from jaxplain.conductance import conductance
+from jaxplain.convolutions import channels_last
 from jaxplain.gradients import gradient
 from jaxplain.paths import Path, check_path, integrated_gradients
 from jaxplain.surrogate import staging
@@ -90,7 +91,7 @@ def guided_integrated_gradients(
         dtype, start = end.dtype, start.astype(jnp.promote_types(end.dtype, jnp.float32))
         delta = end - start
         length = jnp.abs(delta)
-        explain_gradient = gradient(f, argnums=argnums)
+        explain_gradient = channels_last(gradient(f, argnums=argnums))
 
         def place(ways: Any) -> tuple[Any, ...]:
             return staging.place(args, argnums, unravel((start + ways * delta).astype(dtype)))

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from jaxplain.convolutions import channels_last
 from jaxplain.surrogate import compat, staging
 from jaxplain.surrogate.control_flow import reaches
 from jaxplain.surrogate.program import TAP
@@ -399,7 +400,7 @@ def _step_by_step(method: Callable[..., Any], tap: Tapped, x: Any, h: Values, h0
         one = lambda v: v.reshape(count, *v.shape[depth:])[step]
         return method(upper, jax.tree.map(one, h0))(jax.tree.map(one, h))
 
-    stacked = jax.lax.map(turn, jnp.arange(count))
+    stacked = jax.lax.map(channels_last(turn), jnp.arange(count))
     return jax.tree.map(lambda v: v.reshape(*steps, *v.shape[1:]), stacked)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
-from jaxplain.surrogate import compat
 
 KEY = jax.random.key(0)
 N = 8
@@ -319,36 +318,6 @@ def test_idgi_on_a_path_and_where_nothing_changes():
     assert (jxp.idgi(lambda x: 0 * x.sum(), 0.0)(X) == 0).all()
     with pytest.raises(ValueError, match="steps must be at least 1"):
         jxp.idgi(smooth, REF, steps=0)
-
-
-# Chunks.
-
-
-@pytest.mark.skipif(not compat.BARRIERS_ORDER, reason="this JAX would not bound their memory")
-def test_chunks_of_convolutions_are_written_out():
-    """XLA's CPU backend compiles a convolution's gradient in a loop to slow code."""
-    kernel = jax.random.normal(KEY, (3, 3, 1, 4))
-
-    def conv(x):
-        dimensions = ("NHWC", "HWIO", "NHWC")
-        h = jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", None, None, dimensions)
-        return jnp.tanh(h).sum()
-
-    image = jax.random.normal(KEY, (8, 8, 1))
-    dense = lambda x: jnp.tanh(x.ravel() @ jnp.ones((64, 4))).sum()
-
-    def compiled(f, **options):
-        return jax.jit(jxp.integrated_gradients(f, 0.0, **options)).lower(image)
-
-    whole = compiled(conv, steps=10).compile()(image)
-    for options in ({"steps": 10, "chunk": 3}, {"steps": 10, "chunk": 1}):
-        program = compiled(conv, **options)
-        assert "stablehlo.while" not in program.as_text()
-        np.testing.assert_allclose(program.compile()(image), whole, atol=1e-5)
-    assert "stablehlo.while" in compiled(dense, steps=10, chunk=1).as_text()
-    assert "stablehlo.while" in compiled(conv, steps=50, chunk=1).as_text()
-    memory = lambda program: program.compile().memory_analysis().temp_size_in_bytes
-    assert memory(compiled(conv, steps=32, chunk=2)) < memory(compiled(conv, steps=32)) / 4
 
 
 def test_guided_paths_end_where_a_slope_is_nan():

@@ -123,18 +123,13 @@ def scope(equation: Any) -> str:
     return str(equation.source_info.name_stack)
 
 
-# Whether XLA's CPU backend keeps to the order that `jax.lax.optimization_barrier` asks for, and so
-# frees one part's memory before the next; measured on 0.10.2, which does not, and 0.12.
-BARRIERS_ORDER = jax.__version_info__ >= (0, 12)
-
-
 def apart(array: Any) -> Any:
     """The same array, which XLA is to compute once and not again in each place that reads it.
 
     JAX 0.10's CPU backend drops barriers. What it never joins with other loops is a maximum over
     windows: here of one element each.
     """
-    kept = BARRIERS_ORDER or jax.default_backend() != "cpu"
+    kept = jax.__version_info__ >= (0, 12) or jax.default_backend() != "cpu"
     return jax.lax.optimization_barrier(array) if kept else _own_maximum(array)
 
 
