@@ -39,7 +39,7 @@ write = shapley_report.write
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--games", type=options.positive, help="of a network; default 6, quick 1")
+    parser.add_argument("--games", type=options.positive, help="of a network; default 5, quick 1")
     parser.add_argument("--seeds", type=options.positive, help="default 10, quick 2")
     parser.add_argument("--examples", type=options.positive, help="timed; default 100, quick 10")
     parser.add_argument("--networks", nargs="+", choices=games.NETWORKS, metavar="N")
@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def measure_all(args: argparse.Namespace) -> Json:
-    count, seeds, examples = (1, 2, 10) if args.quick else (6, 10, 100)
+    count, seeds, examples = (1, 2, 10) if args.quick else (5, 10, 100)
     names = args.networks or (["wine"] if args.quick else list(games.NETWORKS))
     stored = json.loads(args.stored.read_text()) if args.stored else None
     return run(
@@ -75,6 +75,8 @@ def run(
     progress: bool = True,
 ) -> Json:
     """Every estimator on `count` games of every network, and the time for `examples` of some."""
+    if stored:
+        check_games(stored, [(name, number) for name in names for number in range(count)])
     found: list[Json] = []
     errors: dict[tuple[str, int], list[Any]] = {}
     timed: list[Json] = []
@@ -125,10 +127,18 @@ def run(
     return with_stored(results, stored) if stored else results
 
 
+def check_games(stored: Json, planned: Sequence[tuple[str, int]]) -> None:
+    """An error, before anything is measured, where stored results are of other games."""
+    games = [(game["network"], game["number"]) for game in stored["games"]]
+    if games != list(planned):
+        raise ValueError(
+            f"the stored results are of other games: {len(games)} of "
+            f"{', '.join(dict.fromkeys(name for name, _ in games)) or 'none'}"
+        )
+
+
 def with_stored(results: Json, stored: Json) -> Json:
     """What is missing now, from earlier results on the same games."""
-    if stored["games"] != results["games"]:
-        raise ValueError("the stored results are of other games")
     known = {cell["estimator"] for cell in stored["cells"]}
     taken = [name for name in results["missing"] if name in known]
     for part in ("cells", "times"):
