@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any
 
 import numpy as np
@@ -168,12 +168,17 @@ PEERS: dict[str, Estimate] = {
 }
 
 
+def _distribution(package: str) -> str:
+    """What was installed to have it: xgboost-cpu has the same package as xgboost."""
+    return packages_distributions().get(package, [package])[0]
+
+
 def versions() -> dict[str, str | None]:
     """What is installed of the packages compared with."""
     found: dict[str, str | None] = {}
     for package in ("shap", "shapiq", "lightgbm", "xgboost", "captum", "torch"):
         try:
-            found[package] = version(package)
+            found[package] = version(_distribution(package))
         except PackageNotFoundError:
             found[package] = None
     return found

@@ -151,7 +151,7 @@ def figure(results: Json, path: Path) -> None:
     left.minorticks_off()
     networks = list(dict.fromkeys(cell["network"] for cell in results["times"]))
     timed = list(dict.fromkeys(cell["estimator"] for cell in results["times"]))[::-1]
-    for network, marker in zip(networks, "osD", strict=False):
+    for network, marker in zip(networks, "osD^v"[: len(networks)], strict=True):
         seconds = {
             c["estimator"]: c["seconds"] for c in results["times"] if c["network"] == network
         }
@@ -201,7 +201,8 @@ def page(results: Json, drawing: str) -> str:
         "over games:",
         ratio_table(results),
         f"Time for {settings['examples']} examples at 20n evaluations each: jaxplain vmapped and "
-        "jitted, one call, without compilation; the others example by example, all calling the "
+        f"jitted, one call, {settings['chunk']} coalitions of each example at a time, without "
+        "compilation; the others example by example, all calling the "
         "same jitted JAX function on batches of masks, every batch shape compiled beforehand.",
         time_table(results),
         f"![errors and times]({drawing})",

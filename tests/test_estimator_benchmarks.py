@@ -94,7 +94,7 @@ def results():
             "device": "test", "cores": 1, "x64": False, "matmul_precision": "default",
             "date": "2000-01-01", "packages": {"shap": "1", "captum": None},
         },
-        "settings": {"seeds": 2, "examples": 3, "stored": []},
+        "settings": {"seeds": 2, "examples": 3, "chunk": 4, "stored": []},
         "games": [{"family": "text", "players": n} for n in (10, 12)],
         "cells": [
             {"estimator": name, "budget": b, "errors": [(i + 1) / b, (i + 2) / b], "evaluations": b}
