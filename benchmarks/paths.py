@@ -44,7 +44,7 @@ SMALL: dict[str, Json] = {
     "lstm": {},
     "transformer": {"layers": 2},
 }
-STEPS, CHUNK = 8, 2  # of the programs whose costs are measured,
+STEPS, CHUNK = 8, 1  # of the programs whose costs are measured,
 ROUNDS, BUDGET = 5, 12.0  # so many times, or for so many seconds
 
 Case = tuple[Callable[[Array, Any], Array], Array, Array, Any, Any]  # f, xs, ref, extra, its axes

@@ -13,7 +13,7 @@ from benchmarks.peers.task import Task
 
 STEPS, COALITIONS = 50, 64
 # How many evaluations of the batch are in memory at once, None all: the fastest is taken.
-PATH_CHUNKS, MASK_CHUNKS = (None, 1, 8), (8, 1)
+PATH_CHUNKS, MASK_CHUNKS = (1, 8, None), (8, 1)
 
 
 @dataclass(frozen=True)
