@@ -213,7 +213,7 @@ def figure(results: Json, path: Path) -> None:
         axis.plot(
             [x for x, c in zip(xs, cross, strict=True) if c],
             [y for y, c in zip(ys, cross, strict=True) if c],
-            "x", color="black", markersize=7, label="incomplete" if index == 0 else None,
+            "x", color="black", markersize=7, label="incomplete" if model == models[-1] else None,
         )  # fmt: skip
     labels = [
         f"{OURS}: {family}" if package == OURS else f"{package} {method}"
