@@ -96,16 +96,23 @@ def bytes_accessed(compiled: Any) -> float | None:
 
 
 def rates(device: jax.Device, rounds: int = 5) -> dict[str, float]:
-    """What the device does at its best: FLOPs a second in a product, bytes a second in a copy."""
-    size, length = (1024, 2**24) if device.platform == "cpu" else (8192, 2**28)
-    square, line = jnp.ones((size, size)), jnp.ones(length)
-    product = compile_program(lambda a: a @ a, (square,))
-    copy = compile_program(lambda a: a + 1, (line,))
-    best = {
-        name: min(time_rounds({name: run}, rounds, 10.0, int)[name]["wall"])
-        for name, run in {"product": product, "copy": copy}.items()
+    """What the device does at its best: FLOPs a second in a product, bytes a second in a copy.
+
+    The copy is of the size that is fastest: what XLA counts as read and written may be in caches.
+    """
+    on_cpu = device.platform == "cpu"
+    size, lengths = (1024, range(16, 25, 2)) if on_cpu else (8192, range(20, 29, 4))
+
+    def best(function: Callable[..., Any], argument: Any) -> float:
+        program = compile_program(function, (argument,))
+        times = time_rounds({"it": program}, rounds, 10.0, int)["it"]["wall"]
+        return min(seconds for seconds in times if seconds is not None)
+
+    lines = (jnp.ones(2**power) for power in lengths)
+    return {
+        "flops": 2 * size**3 / best(lambda a: a @ a, jnp.ones((size, size))),
+        "bytes": max(2 * line.nbytes / best(lambda a: a + 1, line) for line in lines),
     }
-    return {"flops": 2 * size**3 / best["product"], "bytes": 2 * line.nbytes / best["copy"]}
 
 
 def memory(compiled: Any) -> dict[str, int | None]:

@@ -114,8 +114,8 @@ def page(results: Json, image: str) -> str:
         environment_line(e),
         "A slope is the exponent of a cost in the size, over the larger half of sizes.  The "
         f"roofline is what the device's measured rates allow: {rates['flops'] / 1e9:.0f} GFLOP/s "
-        f"in a matrix product, {rates['bytes'] / 1e9:.0f} GB/s in a copy (programs with loops, of "
-        "whose bytes XLA counts one round, have none).",
+        f"in a matrix product, {rates['bytes'] / 1e9:.0f} GB/s in a copy of the fastest size "
+        "(programs with loops, of whose bytes XLA counts one round, have none).",
         slope_table(results),
         f"![Times]({image})",
         f"DeepLIFT's throughput over devices, a sharded batch{where}:",
