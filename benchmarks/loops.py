@@ -26,7 +26,7 @@ _ARITHMETIC = set(
     "abs add and ceil clamp compare divide floor maximum minimum multiply negate not or remainder "
     "round-nearest-afz round-nearest-even select sign subtract xor".split()
 )
-_UNCOUNTED = {"conditional", "convolution", "custom-call", "scatter", "sort"}
+_UNCOUNTED = {"conditional", "custom-call", "scatter", "sort"}
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,42 @@ def flops_of(
         sizes = dimensions(shapes[instruction.operands[0]])
         summed = integers(contracted[1]) if contracted else []
         return 2 * size(instruction.shape) * math.prod(sizes[d] for d in summed)
+    if op == "convolution":
+        return convolution(
+            instruction, *(dimensions(shapes[name]) for name in instruction.operands)
+        )
     if op in _REDUCTIONS:
         return size(shapes[instruction.operands[0]])
     return size(instruction.shape) if op in _ARITHMETIC else 0
+
+
+def convolution(instruction: Instruction, x: list[int], kernel: list[int]) -> int:
+    """Two per element of x and of the kernel that meet: none for padding and dilation's zeros."""
+    found = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
+    if found is None:
+        raise LookupError("a convolution's dimensions")
+    of_x, of_kernel, of_out = found.groups()
+    out = dimensions(instruction.shape)
+    window = re.search(r"window=\{(.*?)\}", instruction.rest)
+    options = dict(re.findall(r"(\w+)=([\dx_-]+)", window[1])) if window else {}
+
+    def option(name: str, axis: int, default: str) -> str:
+        return options[name].split("x")[axis] if name in options else default
+
+    total = 2 * out[of_out.index("b")] * out[of_out.index("f")] * kernel[of_kernel.index("i")]
+    for axis, label in enumerate(sorted(set(of_x) - set("bf"))):
+        stride, base, apart = (
+            int(option(name, axis, "1")) for name in ("stride", "lhs_dilate", "rhs_dilate")
+        )
+        low = int(option("pad", axis, "0_0").split("_")[0])
+        length = (x[of_x.index(label)] - 1) * base
+        places = (
+            o * stride + k * apart - low
+            for o in range(out[of_out.index(label)])
+            for k in range(kernel[of_kernel.index(label)])
+        )
+        total *= sum(0 <= place <= length and place % base == 0 for place in places)
+    return total
 
 
 def trips(loop: Instruction) -> int:

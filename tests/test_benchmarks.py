@@ -243,6 +243,27 @@ def test_loops_count_all_their_rounds():
     assert counted(nested) == pytest.approx(30 * product, rel=0.01)
 
 
+@pytest.mark.parametrize("options", [
+    {"padding": "SAME", "window_strides": (2, 1)},
+    {"padding": [(1, 2), (0, 3)], "lhs_dilation": (2, 1), "window_strides": (1, 1)},
+    {"padding": "VALID", "rhs_dilation": (1, 2), "window_strides": (1, 2)},
+])  # fmt: skip
+def test_convolutions_in_loops_count_as_outside(options):
+    x, kernel = jnp.ones((2, 9, 8, 4)), jnp.ones((3, 2, 4, 5))
+
+    def conv(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, dimension_numbers=numbers, **options).sum()
+
+    def loop(x, kernel):
+        scales = jnp.arange(6.0)
+        return jax.lax.scan(lambda c, a: (c + conv(a * x, kernel), None), 0.0, scales)[0]
+
+    once, six = (measure.compile_program(f, (x, kernel)).compiled for f in (conv, loop))
+    assert " while(" in six.as_text()
+    assert measure.flops(six) == pytest.approx(6 * measure.flops(once), rel=0.1)
+
+
 def test_loops_of_unknown_length_have_no_count():
     def halve(x):
         return jax.lax.while_loop(lambda x: x.sum() > 1, lambda x: x * 0.5, x)
