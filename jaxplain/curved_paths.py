@@ -91,15 +91,19 @@ def guided_integrated_gradients(
         dtype, start = end.dtype, start.astype(jnp.promote_types(end.dtype, jnp.float32))
         delta = end - start
         length = jnp.abs(delta)
-        explain_gradient = channels_last(gradient(f, argnums=argnums))
+        explain_gradient = gradient(f, argnums=argnums)
 
         def place(ways: Any) -> tuple[Any, ...]:
             return staging.place(args, argnums, unravel((start + ways * delta).astype(dtype)))
 
+        @channels_last
+        def slope_at(ways: Any) -> Any:
+            return ravel_pytree(explain_gradient(*place(ways)))[0]
+
         def step(state: Any, number: Any) -> Any:
             """How far each element has come, and what it has contributed."""
             ways, scores = state
-            slope, _ = ravel_pytree(explain_gradient(*place(ways)))
+            slope = slope_at(ways)
             target = (number + 1) / steps
             low = jnp.maximum(target - max_distance, 0)
             high = jnp.minimum(target + max_distance, 1)

@@ -118,6 +118,22 @@ def test_what_else_the_function_does_is_left_alone():
     same(jax.vmap(channels_last(f), (0, None))(batch, 3), jax.vmap(f, (0, None))(batch, 3))
 
 
+@pytest.mark.parametrize("explain", [
+    jxp.guided_integrated_gradients, jxp.integrated_gradients, jxp.idgi,
+])  # fmt: skip
+def test_what_is_no_array_stays_as_it_is(explain):
+    def f(x, times, activation):
+        for _ in range(times):
+            x = activation(x)
+        return x.sum()
+
+    options = {} if explain is jxp.guided_integrated_gradients else {"chunk": 1}
+    x = jnp.array([0.5, 1.0])
+    found = explain(f, 0.0, steps=3, **options)(x, 2, jnp.tanh)
+    expected = explain(lambda x: f(x, 2, jnp.tanh), 0.0, steps=3, **options)(x)
+    np.testing.assert_allclose(found, expected)
+
+
 def test_chunks_bound_memory_and_leave_the_numbers():
     def compiled(**options):
         return jax.jit(jxp.integrated_gradients(conv, 0.0, **options)).lower(IMAGE).compile()
