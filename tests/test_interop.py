@@ -15,6 +15,7 @@ SCORES = np.array([[1.0, -2.0], [0.5, 4.0], [0.0, 1.0]])
 def shap():
     plt = pytest.importorskip("matplotlib.pyplot")
     plt.switch_backend("Agg")
+    plt.close("all")  # shap draws into the current figure, and another test may have left one
     yield pytest.importorskip("shap")
     plt.close("all")
 
