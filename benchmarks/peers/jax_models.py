@@ -1,7 +1,7 @@
 """The same architectures in JAX, one example at a time, on the weights torch holds.
 
-f(x, p) → logits; p is torch's state by name, with convolutions' axes as XLA likes them and
-channels last in x.  What `layer` names is the value that `torch_models` has there.
+f(x, p) → logits; p is torch's state by name, with Flax's order of axes, and channels are last in
+x.  What `layer` names is the value that `torch_models` has there.
 """
 
 from typing import Any
@@ -17,10 +17,10 @@ Array = jax.Array
 
 
 def weights(state: dict[str, np.ndarray]) -> dict[str, Array]:
-    """Torch's state, kernels as (places, inputs, outputs)."""
+    """Torch's state, kernels as (places, inputs, outputs) and matrices as (inputs, outputs)."""
 
     def turned(name: str, value: np.ndarray) -> np.ndarray:
-        return np.moveaxis(value, (0, 1), (-1, -2)) if value.ndim > 2 else value
+        return np.moveaxis(value, (0, 1), (-1, -2)) if value.ndim > 1 else value
 
     return {
         name: jnp.asarray(turned(name, value))
@@ -30,7 +30,7 @@ def weights(state: dict[str, np.ndarray]) -> dict[str, Array]:
 
 
 def dense(x: Array, p: dict, name: str) -> Array:
-    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+    return x @ p[f"{name}.weight"] + p[f"{name}.bias"]
 
 
 def conv(x: Array, p: dict, name: str, stride: int = 1, pad: int = 0, dilation: int = 1) -> Array:
@@ -90,22 +90,24 @@ def vgg(x: Array, p: dict) -> Array:
 
 
 def lstm(x: Array, p: dict) -> Array:
-    inward = x @ p["lstm.weight_ih_l0"].T + p["lstm.bias_ih_l0"] + p["lstm.bias_hh_l0"]
+    inward = x @ p["lstm.weight_ih_l0"] + p["lstm.bias_ih_l0"] + p["lstm.bias_hh_l0"]
 
     def step(state: tuple[Array, Array], u: Array) -> Any:
         h, c = state
-        i, f, g, o = jnp.split(u + h @ p["lstm.weight_hh_l0"].T, 4)
-        c = nn.sigmoid(f) * c + nn.sigmoid(i) * jnp.tanh(g)
-        h = nn.sigmoid(o) * jnp.tanh(c)
+        z = u + h @ p["lstm.weight_hh_l0"]
+        g = jnp.tanh(jnp.split(z, 4)[2])
+        i, f, _, o = jnp.split(nn.sigmoid(z), 4)  # at once, g's too: XLA's loops are faster
+        c = f * c + i * g
+        h = o * jnp.tanh(c)
         return (h, c), h
 
-    start = jnp.zeros(p["lstm.weight_hh_l0"].shape[1], x.dtype)
+    start = jnp.zeros(p["lstm.weight_hh_l0"].shape[0], x.dtype)
     _, hs = lax.scan(step, (start, start), inward)
     return dense(jxp.tag(hs, "layer")[-1], p, "out")
 
 
 def attention(x: Array, p: dict, name: str, heads: int) -> Array:
-    joint = x @ p[f"{name}.in_proj_weight"].T + p[f"{name}.in_proj_bias"]
+    joint = x @ p[f"{name}.in_proj_weight"] + p[f"{name}.in_proj_bias"]
     q, k, v = (y.reshape(len(x), heads, -1) for y in jnp.split(joint, 3, -1))
     scores = jnp.einsum("qhd,khd->hqk", q, k) / np.sqrt(q.shape[-1])
     y = jnp.einsum("hqk,khd->qhd", nn.softmax(scores), v)
