@@ -63,9 +63,11 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("agree", help="whether two runs of `speed` agree")
     command.add_argument("json", type=Path, nargs=2)
-    command.set_defaults(
-        run=lambda args: print(agreement.shown(*(json.loads(p.read_text()) for p in args.json)))
-    )
+    command.add_argument(
+        "--keep", action="store_true",
+        help="keep the second's times in the first, whose page then marks the ratios that moved",
+    )  # fmt: skip
+    command.set_defaults(run=compare)
 
     command = commands.add_parser("readme", help="put the results' tables into the README")
     command.add_argument("--readme", type=Path, default=RESULTS.parents[1] / "README.md")
@@ -81,6 +83,15 @@ def run(args: argparse.Namespace) -> None:
     path = save(results, args)
     if not args.quiet:
         print(module.shown(results), path, sep="\n\n")
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Shows how well two runs agree."""
+    results, other = (json.loads(path.read_text()) for path in args.json)
+    print(agreement.shown(results, other))
+    if args.keep:
+        args.json[0].write_text(json.dumps(agreement.kept(results, other), indent=1) + "\n")
+        write_report(args.json[0])
 
 
 def save(results: dict[str, Any], args: argparse.Namespace) -> Path:

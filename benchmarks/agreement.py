@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.report import SUBJECT, UNSTEADY, by_model, time_ratio, title
+from benchmarks.report import AGAIN, SUBJECT, UNSTEADY, by_model, time_ratio, title
 
 Json = dict[str, Any]
 STEADY = "steady"  # measured often enough, with a spread below UNSTEADY
@@ -40,3 +40,16 @@ def shown(results: Json, other: Json) -> str:
             for (model, method), quotient in apart.items()
         ]
     return "\n".join(lines)
+
+
+def kept(results: Json, other: Json) -> Json:
+    """`results` with the times of a second run in its cells, for its page to mark what moved."""
+    theirs = by_model(other)
+    cells = [
+        cell | {AGAIN: theirs[model][method]["seconds"]}
+        if method in theirs.get(model, {})
+        else cell
+        for model, ours in by_model(results).items()
+        for method, cell in ours.items()
+    ]
+    return results | {"cells": cells}

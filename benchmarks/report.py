@@ -18,6 +18,7 @@ COSTS = {
     "compile": "trace + compile",
 }
 UNSTEADY = 0.15  # a spread above which a ratio is marked
+AGAIN = "seconds_again"  # a cell's times in a second run
 TITLES = {
     "mlp": "MLP",
     "vgg": "VGG",
@@ -91,13 +92,31 @@ def half_spread(ratio: dict[str, float] | None) -> str:
     return f"± {50 * ratio['spread']:.0f} %"
 
 
-def marked_ratio(ratio: dict[str, float] | None) -> str:
-    """A ratio, after "~" where its spread is large or unknown."""
+def second_ratio(cell: Json, base: Json) -> dict[str, float] | None:
+    """`time_ratio` as a second run found it, where its times are kept."""
+    if AGAIN not in cell or AGAIN not in base:
+        return None
+    return time_ratio(*({"seconds": c[AGAIN]} for c in (cell, base)))
+
+
+def marked_ratio(ratio: dict[str, float] | None, again: dict[str, float] | None = None) -> str:
+    """A ratio, after "~" where its spread is large or unknown, or a second run is far from it."""
     if ratio is None:
         return "–"
     value = ratio["median"]
     text = format(value, ".2f" if value < 9.995 else ".1f" if value < 99.95 else ".0f")
-    return text if ratio["spread"] / 2 <= UNSTEADY else f"~{text}"
+    steady = ratio["spread"] / 2 <= UNSTEADY and (again is None or agree(ratio, again))
+    return text if steady else f"~{text}"
+
+
+def agree(ratio: dict[str, float], again: dict[str, float]) -> bool:
+    a, b = ratio["median"], again["median"]
+    return max(a / b, b / a) <= 1 + UNSTEADY
+
+
+def marked(cell: Json, base: Json | None) -> str:
+    """`cell`'s time in units of `base`'s, where that was measured."""
+    return marked_ratio(time_ratio(cell, base), second_ratio(cell, base)) if base else "–"
 
 
 def compile_seconds(cell: Json) -> float:
@@ -152,8 +171,9 @@ def cost_table(results: Json, subject: str = SUBJECT) -> str:
     hold still when other processes take the cores.
     """
     on_cpu = results["environment"]["platform"] == "cpu"
+    twice = any(AGAIN in cell for cell in results["cells"])
     head = ["model", "batch", "gradient", title(subject), "time", "spread"]
-    head += ["CPU time"] * on_cpu
+    head += ["second run"] * twice + ["CPU time"] * on_cpu
     head += ["FLOPs", "temporary memory", "trace + compile", "completeness gap"]
     rows = [head]
     for name, cells in by_model(results).items():
@@ -161,7 +181,7 @@ def cost_table(results: Json, subject: str = SUBJECT) -> str:
             continue
         cell, base = cells[subject], cells[BASELINE]
         ratio = ratios(cell, base)
-        cpu = time_ratio(cell, base, "cpu")
+        cpu, again = time_ratio(cell, base, "cpu"), second_ratio(cell, base)
         rows.append(
             [
                 title(name),
@@ -169,6 +189,7 @@ def cost_table(results: Json, subject: str = SUBJECT) -> str:
                 *(wall_time(c) for c in (base, cell)),
                 f"**{times(ratio['time'])}**",
                 half_spread(time_ratio(cell, base)),
+                *[times(again and again["median"])] * twice,
                 *[times(cpu and cpu["median"])] * on_cpu,
                 *(times(ratio[key]) for key in ("flops", "memory", "compile")),
                 number(cell["gap"], ".0e"),
@@ -205,8 +226,7 @@ def method_table(results: Json, base: str = SUBJECT) -> str:
         usual = max(measured, key=lambda cell: cell["batch"])
         row = [title(method), usual["settings"], passes(usual)]
         for cells in models.values():
-            ran = method in cells
-            row.append(marked_ratio(time_ratio(cells[method], cells[base])) if ran else "")
+            row.append(marked(cells[method], cells[base]) if method in cells else "")
         rows.append(row)
     return markdown(rows)
 
@@ -228,7 +248,7 @@ def detail_table(results: Json) -> str:
                     str(cell["batch"]),
                     passes(cell),
                     f"{wall_time(cell)} {half_spread(spread)}",
-                    *(marked_ratio(base and time_ratio(cell, base)) for base in bases),
+                    *(marked(cell, base) for base in bases),
                     seconds(compile_seconds(cell)),
                     number(flops / 1e9 if flops is not None else None, ".3g"),
                     size(cell["bytes"]["temp"]),
@@ -254,9 +274,13 @@ def environment_line(environment: Mapping[str, Any]) -> str:
 def key(results: Json) -> str:
     """What the table of methods means."""
     chunk = results["settings"].get("chunk")
-    if chunk is None:  # none that holds for all methods
-        return KEY
-    return f"{KEY} Steps, samples and coalitions are in memory {chunk} at a time, times the batch."
+    twice = any(AGAIN in cell for cell in results["cells"])
+    parts = [KEY, KEY_AGAIN if twice else ""]
+    if chunk is not None:  # one that holds for all methods
+        parts.append(
+            f"Steps, samples and coalitions are in memory {chunk} at a time, times the batch."
+        )
+    return " ".join(part for part in parts if part)
 
 
 KEY = (
@@ -264,6 +288,7 @@ KEY = (
     "program (a pass at the reference is shared by the batch). "
     f"~: the spread is above ± {100 * UNSTEADY:.0f} %, or the method ran less than three times."
 )
+KEY_AGAIN = f"~ also: a second run of everything differs by more than {100 * UNSTEADY:.0f} %."
 
 
 def page(results: Json) -> str:

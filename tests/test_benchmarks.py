@@ -401,6 +401,15 @@ def test_runs_that_agree_and_runs_that_do_not(results, tmp_path, capsys):
         "MLP, gradient: ×2.00" in said and "steady: 0 of 1" in said and "marked ~: 0 of 0" in said
     )
 
+    for again, shown in (([0.11] * 3, "1.00"), ([0.2] * 3, "~1.00")):
+        compare(steady, again)
+        main(["agree", *map(str, paths), "--keep"])
+        twice, page = json.loads(paths[0].read_text()), (tmp_path / "a.md").read_text()
+        cells = report.by_model(twice)["mlp"]
+        assert report.marked(cells["gradient"], cells["deeplift"]) == shown
+        assert report.KEY_AGAIN in page and f"| {shown} |" in page
+        assert f"± 0 % | {0.1 / again[0]:.2f}×" in page  # DeepLIFT in gradients, once more
+
 
 def test_the_command_says_what_it_does_not_know(capsys):
     with pytest.raises(SystemExit):
