@@ -90,7 +90,7 @@ def error_table(results: Json) -> str:
 
 def memory_table(results: Json) -> str:
     def show(cell: Json) -> str:
-        return "–" if cell["bytes"] is None else f"{cell['bytes'] / 2**20:.0f}"
+        return "–" if cell["bytes"] is None else f"{max(cell['bytes'], 0) / 2**20:.1f}"
 
     return table(results, show)
 
