@@ -117,7 +117,9 @@ def rates(device: jax.Device, rounds: int = 5) -> dict[str, float]:
 
 
 def memory(compiled: Any) -> dict[str, int | None]:
-    """Bytes by XLA's analysis: `temp` beside arguments and results, and `peak` with them."""
+    """Bytes by XLA's analysis: `temp` beside arguments and results, `own` with the results too, and
+    `peak` with both.
+    """
     try:
         stats = compiled.memory_analysis()
     except (NotImplementedError, RuntimeError):
@@ -125,10 +127,11 @@ def memory(compiled: Any) -> dict[str, int | None]:
     if isinstance(stats, list | tuple):
         stats = stats[0] if stats else None
     if stats is None:
-        return {"temp": None, "peak": None}
+        return {"temp": None, "own": None, "peak": None}
     # Some backends' own peak leaves the temporary buffer out; the sum of the three never does.
     temp, held = stats.temp_size_in_bytes, stats.argument_size_in_bytes
-    return {"temp": temp, "peak": temp + held + stats.output_size_in_bytes}
+    own = temp + stats.output_size_in_bytes
+    return {"temp": temp, "own": own, "peak": own + held}
 
 
 def peak_memory(run: Callable[[], Any]) -> int | None:

@@ -78,6 +78,11 @@ def test_peak_memory_sees_what_a_function_holds():
     assert peak is None or peak >= 0.9 * 2**26
 
 
+def test_memory_of_a_compiled_program_is_seen_again():
+    program = measure.compile_program(lambda a: (a @ a.T) @ a, (np.ones((1500, 8), np.float32),))
+    assert min(compare.memory_of(program) for _ in range(3)) >= 4 * 1500**2
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no malloc_trim")
 def test_what_the_allocator_keeps_does_not_hide_the_next_peak():
     def many_small():

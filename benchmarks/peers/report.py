@@ -182,7 +182,8 @@ def page(results: Json, image: str) -> str:
         time_table(results),
         "Completeness error, Σ |Δf - Σ C| / Σ |Δf| over the batch:",
         error_table(results),
-        "Memory, the rise of the process's peak above what it held, in MiB:",
+        "Memory in MiB: the rise of the process's peak above what it held; of compiled programs no "
+        "less than their buffers by XLA's analysis.",
         memory_table(results),
         "What methods said:",
         messages(results),
