@@ -89,7 +89,8 @@ def test_what_the_allocator_keeps_does_not_hide_the_next_peak():
         return sum(block[0] for block in [np.ones(2**10) for _ in range(2**13)])
 
     peaks = [measure.peak_memory(many_small) for _ in range(3)]
-    assert peaks[0] is None or min(peaks) >= 0.9 * 2**26
+    # Pages of which another block holds a part stay: some of the 64 MiB, never half of them.
+    assert peaks[0] is None or min(peaks) >= 2**25
 
 
 @pytest.mark.parametrize(
