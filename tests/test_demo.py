@@ -106,6 +106,7 @@ def test_the_whole_run(whole_run):
     assert width > 800 and height > 800
 
 
+@pytest.mark.slow
 def test_quiet_prints_only_the_path(tmp_path, monkeypatch, capfd):
     train = demo.train
     monkeypatch.setattr(demo, "train", lambda all, **kw: train(few(all), **kw, epochs=1))

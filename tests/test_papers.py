@@ -9,7 +9,10 @@ from benchmarks.papers.settings import load
 FOLDER = SHARED / "papers"
 if not FOLDER.exists():
     pytest.skip("no papers' data at ../shared/papers", allow_module_level=True)
-SLOW = {"8->3/ig10", "9->1/ig10", "9->1/ig5", "9->1/revealcancel", "9->1/genomics_default"}
+SLOW = {
+    *("8->3/ig10", "8->3/ig5", "9->1/ig10", "9->1/ig5", "9->1/revealcancel"),
+    *("8->3/simonyan_masked", "8->3/genomics_default", "9->1/genomics_default"),
+}
 
 
 def table():
@@ -33,6 +36,7 @@ def test_digit_conversion(network, conversion, method, expected):
     assert max(digit_conversion.differences([cell | {"expected": expected}])) < 1e-3
 
 
+@pytest.mark.slow
 def test_motifs_overlooked():
     """Strong motif instances of positive sequences that get no positive score: the whole table."""
     cells = genomics.as_published(FOLDER, lambda: None)

@@ -648,11 +648,13 @@ def test_complete_in_float32(name):
     check_complete(name, jnp.float32, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_complete_in_float64(name, x64):
     check_complete(name, jnp.float64, 1e-12)
 
 
+@pytest.mark.slow  # quick: `test_errors.test_at_x_equal_to_the_reference`, on models
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_at_the_reference(name):
     check_gradient(name, jnp.float32, 1e-5)

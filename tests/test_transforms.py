@@ -265,7 +265,7 @@ def finite_difference(loss, params, direction, step=1e-5):
 
 
 @pytest.mark.parametrize("moving_reference", [False, True])
-@models(["mlp", "transformer"], ["lstm", "mlp_silu", "scan", "softmax", "path", "pool"])
+@models(["mlp", "softmax"], ["transformer", "lstm", "mlp_silu", "scan", "path", "pool"])
 def test_a_loss_over_attributions_differentiates_in_the_parameters(name, moving_reference, x64):
     """Attribution priors; a reference of the parameters' own shows a wrongly stopped gradient."""
     m = DIFFERENTIATED[name]()
@@ -302,7 +302,7 @@ def test_other_methods_differentiate_in_the_parameters_too(method, x64):
     assert along == pytest.approx(finite_difference(loss, params, direction), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["mlp_tanh", "mlp_softmax", "scan_forward"])
+@models(["mlp_tanh", "mlp_softmax"], ["scan_forward"])
 def test_attributions_differentiate_in_the_input(name, x64):
     """Their Jacobian, by reverse mode, against finite differences; and a Hessian of a loss."""
     m = ZOO[name]()
