@@ -275,20 +275,25 @@ def key(results: Json) -> str:
     """What the table of methods means."""
     chunk = results["settings"].get("chunk")
     twice = any(AGAIN in cell for cell in results["cells"])
-    parts = [KEY, KEY_AGAIN if twice else ""]
+    parts = [KEY, UNSTEADY_TWICE if twice else UNSTEADY_ONCE]
     if chunk is not None:  # one that holds for all methods
         parts.append(
             f"Steps, samples and coalitions are in memory {chunk} at a time, times the batch."
         )
-    return " ".join(part for part in parts if part)
+    return " ".join(parts)
 
 
 KEY = (
     "Evaluations: passes through the model per example, forward + backward, counted in the traced "
-    "program (a pass at the reference is shared by the batch). "
+    "program (a pass at the reference is shared by the batch)."
+)
+UNSTEADY_ONCE = (
     f"~: the spread is above ± {100 * UNSTEADY:.0f} %, or the method ran less than three times."
 )
-KEY_AGAIN = f"~ also: a second run of everything differs by more than {100 * UNSTEADY:.0f} %."
+UNSTEADY_TWICE = (
+    f"~: the spread is above ± {100 * UNSTEADY:.0f} %, a second run of everything differs by more "
+    "than that, or the method ran less than three times."
+)
 
 
 def page(results: Json) -> str:
