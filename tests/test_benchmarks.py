@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import some_slow
 
 import jaxplain as jxp
 from benchmarks import agreement, evaluations, loops, measure, models, readme, report, speed
@@ -56,12 +57,7 @@ def results():
     return json.loads(json.dumps(found))
 
 
-LARGE = "resnet18"
-
-
-@pytest.mark.parametrize(
-    "name", [n if n != LARGE else pytest.param(n, marks=pytest.mark.slow) for n in MODELS]
-)
+@pytest.mark.parametrize("name", some_slow(MODELS, ["resnet18"]))
 def test_models_give_a_scalar_that_depends_on_x(name):
     model = tiny(name)
     assert model.ref.shape == model.xs.shape[1:]
@@ -178,7 +174,7 @@ def test_shares_of_groups_are_added_up_once():
     assert speed.completeness_gap(rise, np.asarray(found)) > 1e-2
 
 
-@pytest.mark.parametrize("name", ["mlp", pytest.param("lstm", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", some_slow(["mlp", "lstm"], ["lstm"]))
 def test_a_second_forward_moves_the_flop_ratio(name):
     model = tiny(name)
     doubled = Method(
@@ -407,7 +403,7 @@ def test_runs_that_agree_and_runs_that_do_not(results, tmp_path, capsys):
         twice, page = json.loads(paths[0].read_text()), (tmp_path / "a.md").read_text()
         cells = report.by_model(twice)["mlp"]
         assert report.marked(cells["gradient"], cells["deeplift"]) == shown
-        assert report.KEY_AGAIN in page and f"| {shown} |" in page
+        assert report.UNSTEADY_TWICE in page and f"| {shown} |" in page
         assert f"± 0 % | {0.1 / again[0]:.2f}×" in page  # DeepLIFT in gradients, once more
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import some_slow
 
 import jaxplain as jxp
 from jaxplain.chunking import moments, weighted_sum
@@ -171,7 +172,7 @@ def test_transformations(chunk, params):
     assert_close(jax.vmap(by_refs)(jnp.stack([refs, 2 * refs]))[0], eager[0])
 
 
-@pytest.mark.parametrize("standard_error", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("standard_error", some_slow([True, False], [False]))
 def test_losses_over_averages_train(standard_error, params):
     x, refs = normal(1, WIDTH), normal(2, REFERENCES, WIDTH)
 

@@ -17,6 +17,7 @@ import pytest
 import zoo
 from functions import ELEMENTWISE, VECTOR
 from jax import lax
+from marks import some_slow
 from zoo import ZOO, Model, cast, draw, paired, random_like, references
 
 import jaxplain as jxp
@@ -98,10 +99,7 @@ NETWORKS = """
 
 def zoo_of(quick):
     """Every model, those that are not quick marked slow."""
-    return pytest.mark.parametrize(
-        "name",
-        [name if quick(name) else pytest.param(name, marks=pytest.mark.slow) for name in ZOO],
-    )
+    return pytest.mark.parametrize("name", some_slow(ZOO, {n for n in ZOO if not quick(n)}))
 
 
 @zoo_of(lambda name: name in NETWORKS or not name.startswith(tuple(LATER)))
@@ -399,7 +397,7 @@ def test_a_frozen_value_is_a_constant():
 
 @pytest.mark.parametrize("place", ["pre", "post"])
 @pytest.mark.parametrize("norm", [zoo.layer_norm, zoo.rms_norm])
-@pytest.mark.parametrize("scan", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scan", some_slow([True, False], [False]))
 def test_twelve_normed_layers_stay_well_conditioned(norm, place, scan, record_property):
     """A norm's scale is 1/√ε at a zero reference; scores of 10⁸ could still sum correctly."""
     m = zoo.transformer(depth=12, norm=norm, place=place, scan=scan)

@@ -9,6 +9,7 @@ import pytest
 from functions import piecewise, sparsemax
 from jax import lax
 from jax.interpreters import mlir
+from marks import some_slow
 from zoo import ZOO, draw
 
 import jaxplain as jxp
@@ -176,13 +177,12 @@ def test_a_batch_of_one_is_an_input_like_any_other(method):
 
 
 NAN_MODELS = """
-    mlp_relu mlp_gelu mlp_softmax mlp_standardize mlp_max maths_prod maths_sort""".split()
+    mlp_relu mlp_gelu mlp_softmax mlp_standardize mlp_max maths_prod maths_sort rnn_gru
+    transformer_llama""".split()
 
 
 @pytest.mark.parametrize("where", ["x", "ref"])
-@pytest.mark.parametrize(
-    "name", [*NAN_MODELS, "rnn_gru", pytest.param("transformer_llama", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", some_slow(NAN_MODELS, ["transformer_llama"]))
 def test_nan_in_gives_nan_out(name, where):
     """f(x) − f(ref) is NaN, and so the sum has to be: never a wrong number."""
     m = ZOO[name]()
@@ -234,19 +234,17 @@ def test_an_integer_reference_is_a_number(method):
     )
 
 
+LARGE = ["transformer_causal", "linen_transformer_post_norm"]
 AT_REFERENCE = (
     "mlp_relu mlp_gelu mlp_silu_division mlp_softmax mlp_log_softmax mlp_standardize mlp_glu "
     "mlp_unit mlp_max cnn_max_pool_overlapping_same cnn_group_norm rnn_lstm rnn_simple "
-    "transformer_llama scan_mixed_carry maths_sort "
+    "transformer_causal transformer_llama linen_transformer_post_norm scan_mixed_carry maths_sort "
     "maths_cholesky_logdet maths_fft_magnitude maths_product_of_four maths_division maths_power "
     "maths_arctan2 maths_solve_constant maths_logsumexp maths_median_odd tree_two_towers"
 ).split()
-LARGE = ["transformer_causal", "linen_transformer_post_norm"]
 
 
-@pytest.mark.parametrize(
-    "name", [*AT_REFERENCE, *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE)]
-)
+@pytest.mark.parametrize("name", some_slow(AT_REFERENCE, LARGE))
 def test_at_x_equal_to_the_reference(name):
     """The gradient as multipliers, zeros as contributions."""
     m = ZOO[name]()

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import some_slow
 
 import jaxplain as jxp
 
@@ -61,10 +62,7 @@ METHODS = {
 QUICK = ["gradient", "deeplift", "integrated_gradients", "ablation"]
 
 
-@pytest.mark.parametrize(
-    "method",
-    [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS],
-)
+@pytest.mark.parametrize("method", some_slow(METHODS, METHODS.keys() - QUICK))
 def test_each_step_is_its_layer(method):
     inside = partial(METHODS[method], at=["stream*", "mlp*"])
     ours, own = jax.jit(lambda x: (inside(scanned)(x), inside(written_out)(x)))(X)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import load
+from marks import some_slow
 
 import jaxplain as jxp
 from jaxplain.games import designs, indices
@@ -390,9 +391,7 @@ def test_arguments_and_outputs(network):
     np.testing.assert_allclose(each, run(jxp.shapley_values(network, REFS), X), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "chunk", [50, *(pytest.param(c, marks=pytest.mark.slow) for c in (1, 1000))]
-)
+@pytest.mark.parametrize("chunk", some_slow([50, 1, 1000], [1, 1000]))
 def test_chunks_change_rounding_only(chunk, network):
     def explain(name, chunk):
         method = sampled(60, chunk=chunk)[name](network, REFS)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from marks import some_slow
 from zoo import ELEMENTWISE, ZOO, cast, draw, mlp, random_like, readout, scanned, transformer
 
 import jaxplain as jxp
@@ -21,8 +22,7 @@ THOROUGH = (
 
 
 def models(quick, thorough):
-    slow = [pytest.param(name, marks=pytest.mark.slow) for name in thorough]
-    return pytest.mark.parametrize("name", [*quick, *slow])
+    return pytest.mark.parametrize("name", some_slow([*quick, *thorough], thorough))
 
 
 METHODS = {
