@@ -21,7 +21,7 @@ from tqdm import tqdm
 import jaxplain as jxp
 from benchmarks import games, measure, neurons, options, report
 from benchmarks.models import MODELS
-from jaxplain.paths import nodes_and_weights
+from jaxplain.methods.integrated_gradients import nodes_and_weights
 
 Array = jax.Array
 Json = dict[str, Any]

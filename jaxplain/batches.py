@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain.chunking import chunked_map, leading_size
+from jaxplain._numerics.chunking import chunked_map, leading_size
 
 
 def batched(

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain.chunking import leading_size, moments
+from jaxplain._numerics.chunking import leading_size, moments
 from jaxplain.surrogate import staging
 
 _REDUCTIONS = ("mean", "square", "variance")

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain.chunking import leading_size
+from jaxplain._numerics.chunking import leading_size
 from jaxplain.surrogate import staging
 
 _TRUNCATE = 4.0  # a Gaussian's kernel ends at so many standard deviations, as in SciPy

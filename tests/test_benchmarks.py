@@ -18,8 +18,8 @@ from benchmarks import agreement, evaluations, loops, measure, models, readme, r
 from benchmarks.__main__ import main
 from benchmarks.methods import BASELINE, METHODS, Method
 from benchmarks.models import MODELS
-from jaxplain.surrogate.lifted import Lifted
-from jaxplain.surrogate.pair import Pair
+from jaxplain.surrogate.values.lifted import Lifted
+from jaxplain.surrogate.values.pair import Pair
 
 ROOT = Path(__file__).parents[1]
 # What the library exports that explains nothing by itself, or has its row under another name.

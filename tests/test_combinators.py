@@ -11,7 +11,7 @@ import pytest
 from marks import some_slow
 
 import jaxplain as jxp
-from jaxplain.chunking import moments, weighted_sum
+from jaxplain._numerics.chunking import moments, weighted_sum
 
 KEY = jax.random.key(0)
 WIDTH, REFERENCES = 6, 7

@@ -7,8 +7,8 @@ import pytest
 from jax import lax
 
 import jaxplain as jxp
-from jaxplain.chunking import chunked_map
-from jaxplain.convolutions import channels_last
+from jaxplain._numerics.chunking import chunked_map
+from jaxplain._numerics.cpu_layout import channels_last
 
 KEY = jax.random.key(0)
 FAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # batch, height, width, channels; h, w, in, out

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxplain import datasets, genomics
-from jaxplain.download import download
+from jaxplain.datasets._download import download
 
 CONTENT = bytes(range(256)) * 1000
 CHECKSUM = hashlib.sha256(CONTENT).hexdigest()

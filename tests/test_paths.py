@@ -181,7 +181,7 @@ def test_expected_gradients_converge_with_honest_errors():
 
 
 def test_draws_are_stratified():
-    from jaxplain.expected_gradients import _draws
+    from jaxplain.methods.expected_gradients import _draws
 
     at, alphas = _draws(4, 22, KEY)
     assert sorted(np.bincount(at)) == [5, 5, 6, 6]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
-from jaxplain.perturbation.lasso import lasso
+from jaxplain.methods.perturbation.lasso import lasso
 
 KEY = jax.random.key(0)
 W = jax.random.normal(jax.random.key(1), (12, 2))

@@ -13,8 +13,8 @@ from cases import load
 from marks import some_slow
 
 import jaxplain as jxp
-from jaxplain.games import designs, indices
-from jaxplain.games.kernel import Kernel
+from jaxplain.methods.shapley import coalitions, indices
+from jaxplain.methods.shapley.gaussian_process import Kernel
 
 KEY = jax.random.key(0)
 
@@ -250,7 +250,7 @@ def six(network):
     """A game of six players, its interactions m(R) by number, and their coalitions."""
     f = lambda x: network(jnp.concatenate([x, jnp.zeros(N - 6)]))[0]
     with jax.enable_x64(True):
-        x, masks, numbers = jnp.linspace(-1.0, 2.0, 6), designs.every(6), np.arange(64)
+        x, masks, numbers = jnp.linspace(-1.0, 2.0, 6), coalitions.every(6), np.arange(64)
         interactions = np.array(jax.vmap(f)(masks * x))
     for player in range(6):
         has = numbers >> player & 1 == 1
@@ -300,7 +300,7 @@ def test_sampled_interactions_have_errors(network):
 def test_the_kernel_s_functionals(index, order):
     """In closed form, and as the sums that define the index."""
     n = 6
-    masks, table = designs.every(n), indices.coefficients(index, n, order)
+    masks, table = coalitions.every(n), indices.coefficients(index, n, order)
     sets = indices.sets(n, order)
     of = np.array([table[masks[:, members].sum(1), masks.sum(1)] for members in sets])
     for odd in (True, False):
@@ -316,11 +316,11 @@ def test_the_kernel_s_functionals(index, order):
 @pytest.mark.parametrize("sizes", ["leverage", "kernel"])
 @pytest.mark.parametrize("n, pairs", [(2, 1), (5, 4), (5, 15), (8, 40), (8, 127), (30, 500)])
 def test_designs_draw_distinct_pairs(n, pairs, sizes):
-    masks = designs.paired(n, pairs, sizes)
+    masks = coalitions.paired(n, pairs, sizes)
     assert masks.shape == (1 + pairs, n) and masks[0].all()
     both = np.concatenate([masks, ~masks])
     assert len(np.unique(both, axis=0)) == 2 * (1 + pairs)
-    spread = designs.spread(n, pairs)
+    spread = coalitions.spread(n, pairs)
     assert len(np.unique(np.concatenate([spread, ~spread]), axis=0)) == 2 * (1 + pairs)
     counts = lambda masks: np.bincount(np.minimum(masks.sum(1), n - masks.sum(1)))
     if sizes == "leverage":
@@ -329,7 +329,7 @@ def test_designs_draw_distinct_pairs(n, pairs, sizes):
 
 @pytest.mark.parametrize("n", [6, 7, 15, 20])
 def test_the_least_budget_tells_all_players_apart(n):
-    for masks in (designs.spread(n, n - 1), designs.paired(n, n - 1, "kernel")):
+    for masks in (coalitions.spread(n, n - 1), coalitions.paired(n, n - 1, "kernel")):
         assert np.linalg.matrix_rank(np.where(masks, 1.0, -1.0)) == n
 
 
@@ -343,7 +343,7 @@ def test_owen_values_in_orders_one_by_one(network, x64):
     f = lambda x: network(jnp.concatenate([x, jnp.zeros(N - n)]))
     x = np.linspace(-1.0, 2.0, n)
     adds = []
-    values = jax.vmap(f)(jnp.asarray(designs.every(n) * x))
+    values = jax.vmap(f)(jnp.asarray(coalitions.every(n) * x))
     for order in itertools.permutations(range(n)):
         runs = lambda labels: len(list(itertools.groupby(labels[list(order)])))
         nested = coarse * 10 + fine

@@ -14,7 +14,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 import jaxplain as jxp
-from jaxplain.surrogate.lifted import Lifted
+from jaxplain.surrogate.values.lifted import Lifted
 
 assert_close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
 

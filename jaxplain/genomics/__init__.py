@@ -11,5 +11,5 @@ from jaxplain.genomics.heads import profile as profile
 from jaxplain.genomics.modisco import to_modisco as to_modisco
 from jaxplain.genomics.onehot import decode as decode
 from jaxplain.genomics.onehot import one_hot as one_hot
-from jaxplain.perturbation import in_silico_mutagenesis as in_silico_mutagenesis
+from jaxplain.methods.perturbation import in_silico_mutagenesis as in_silico_mutagenesis
 from jaxplain.references import dinucleotide_shuffle as dinucleotide_shuffle

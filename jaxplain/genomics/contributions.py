@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain.chunking import leading_size
+from jaxplain._numerics.chunking import leading_size
 from jaxplain.combinators import expected
-from jaxplain.deeplift import deeplift
-from jaxplain.deeplift_shap import deeplift_shap as of_one
 from jaxplain.genomics.onehot import check_shape
+from jaxplain.methods.deeplift import deeplift
+from jaxplain.methods.deeplift_shap import deeplift_shap as of_one
 from jaxplain.references import dinucleotide_shuffle
 from jaxplain.surrogate import RuleTable, staging
 

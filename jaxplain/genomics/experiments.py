@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain.chunking import chunked_map
-from jaxplain.games.game import as_value
+from jaxplain._numerics.chunking import chunked_map
 from jaxplain.genomics.onehot import check_shape
+from jaxplain.methods.shapley.game import as_value
 from jaxplain.surrogate import staging
 
 

@@ -15,8 +15,8 @@ from jaxplain.surrogate import compat, staging
 from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.interpreter import interpret
-from jaxplain.surrogate.lifted import settled, value
 from jaxplain.surrogate.table import RuleTable
+from jaxplain.surrogate.values.lifted import settled, value
 
 __all__ = ["RuleTable", "UnsupportedPrimitive", "evaluate", "override"]
 

@@ -13,8 +13,8 @@ import jax
 
 from jaxplain.surrogate import compat, program
 from jaxplain.surrogate.errors import UnsupportedPrimitive
-from jaxplain.surrogate.lifted import Lifted
 from jaxplain.surrogate.program import Equation
+from jaxplain.surrogate.values.lifted import Lifted
 
 Walk = Callable[..., list[Any]]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxplain.surrogate import control_flow, patterns, program
-from jaxplain.surrogate.lifted import Lifted, settled, value
 from jaxplain.surrogate.program import Constant, Equation, Program
 from jaxplain.surrogate.table import RuleTable
+from jaxplain.surrogate.values.lifted import Lifted, settled, value
 
 
 def interpret(

@@ -10,9 +10,9 @@ from typing import Any
 from jax.extend.core import Primitive
 
 from jaxplain.surrogate.errors import UnsupportedPrimitive
-from jaxplain.surrogate.lifted import Lifted
 from jaxplain.surrogate.patterns import Pattern
 from jaxplain.surrogate.program import Equation
+from jaxplain.surrogate.values.lifted import Lifted
 
 Rule = Callable[..., list[Any]]
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from jaxplain.surrogate import patterns
 from jaxplain.surrogate.backward import attach
-from jaxplain.surrogate.lifted import Single, value
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.table import RuleTable
+from jaxplain.surrogate.values.lifted import Single, value
 
 
 def native(equation: Equation, *operands: Any) -> list[Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from jaxplain.surrogate import compat, program
-from jaxplain.surrogate.pair import Deferred, is_real
 from jaxplain.surrogate.program import Constant, Equation
 from jaxplain.surrogate.rules.linear import discrete, linear
+from jaxplain.surrogate.values.pair import Deferred, is_real
 
 COUNTS = compat.resolve(["reduce_sum", "reduce_or", "reduce_and"])
 

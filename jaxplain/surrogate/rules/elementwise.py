@@ -7,13 +7,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxplain.surrogate import compat
-from jaxplain.surrogate.lifted import settled
-from jaxplain.surrogate.pair import Deferred, Pair, Paired, is_real
 from jaxplain.surrogate.program import Equation, broadcast
 from jaxplain.surrogate.rules.linear import bilinear, linear
 from jaxplain.surrogate.rules.operands import active_roots, actives, refuse_counts
 from jaxplain.surrogate.rules.path_integral import path_integral
 from jaxplain.surrogate.rules.products import Product, times, weighted
+from jaxplain.surrogate.values.lifted import settled
+from jaxplain.surrogate.values.pair import Deferred, Pair, Paired, is_real
 
 
 def elementwise(norm_theta: float | None, equation: Equation, *operands: Any) -> list[Any]:

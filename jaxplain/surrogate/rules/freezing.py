@@ -8,11 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxplain.surrogate import compat
-from jaxplain.surrogate.lifted import settled, value
-from jaxplain.surrogate.pair import Paired
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.operands import FIRST_INDEX
 from jaxplain.surrogate.table import Rule, RuleTable
+from jaxplain.surrogate.values.lifted import settled, value
+from jaxplain.surrogate.values.pair import Paired
 
 
 def freeze_choices(table: RuleTable) -> RuleTable:

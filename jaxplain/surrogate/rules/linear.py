@@ -9,8 +9,6 @@ import jax
 
 from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.errors import UnsupportedPrimitive
-from jaxplain.surrogate.lifted import value
-from jaxplain.surrogate.pair import Deferred, Pair, Paired, is_real
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.operands import (
     RESHAPING,
@@ -20,6 +18,8 @@ from jaxplain.surrogate.rules.operands import (
     on_settled,
     reference,
 )
+from jaxplain.surrogate.values.lifted import value
+from jaxplain.surrogate.values.pair import Deferred, Pair, Paired, is_real
 
 
 @on_settled

@@ -10,11 +10,11 @@ import jax.flatten_util
 import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach
-from jaxplain.surrogate.lifted import value
-from jaxplain.surrogate.pair import Pair, Paired
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.linear import linear
 from jaxplain.surrogate.rules.operands import filled, on_settled, reference
+from jaxplain.surrogate.values.lifted import value
+from jaxplain.surrogate.values.pair import Pair, Paired
 
 
 @on_settled

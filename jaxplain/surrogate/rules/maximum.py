@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach
-from jaxplain.surrogate.pair import Pair
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules import pooling
 from jaxplain.surrogate.rules.linear import discrete
 from jaxplain.surrogate.rules.operands import differentiable, filled, on_settled
 from jaxplain.surrogate.rules.pooling import ratio
+from jaxplain.surrogate.values.pair import Pair
 
 
 @on_settled

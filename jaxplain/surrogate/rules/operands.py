@@ -9,9 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxplain.surrogate.errors import UnsupportedPrimitive
-from jaxplain.surrogate.lifted import settled, value
-from jaxplain.surrogate.pair import Pair, Paired, unique
 from jaxplain.surrogate.program import Equation
+from jaxplain.surrogate.values.lifted import settled, value
+from jaxplain.surrogate.values.pair import Pair, Paired, unique
 
 RESHAPING = tuple(
     "broadcast_in_dim reshape squeeze transpose slice dynamic_slice gather rev copy name".split()

@@ -17,15 +17,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate import compat, primitives
-from jaxplain.surrogate.lifted import settled, value
-from jaxplain.surrogate.pair import Deferred, Expression, Pair, Paired, is_real, unique
-from jaxplain.surrogate.parted import Parted, Parts
 from jaxplain.surrogate.program import Equation, broadcast
 from jaxplain.surrogate.rules.counting import COUNTS, counted
 from jaxplain.surrogate.rules.linear import bilinear, hints, linear
 from jaxplain.surrogate.rules.operands import check_indices, reference, refuse_counts
 from jaxplain.surrogate.rules.rescale import rescale
 from jaxplain.surrogate.table import Rule, RuleTable
+from jaxplain.surrogate.values.lifted import settled, value
+from jaxplain.surrogate.values.pair import Deferred, Expression, Pair, Paired, is_real, unique
+from jaxplain.surrogate.values.parted import Parted, Parts
 
 
 @dataclasses.dataclass(frozen=True)

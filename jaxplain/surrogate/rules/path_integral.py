@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain._numerics.quadrature import gauss_legendre
 from jaxplain.surrogate import primitives
 from jaxplain.surrogate.backward import attach
-from jaxplain.surrogate.pair import Pair
 from jaxplain.surrogate.program import Equation
-from jaxplain.surrogate.quadrature import gauss_legendre
 from jaxplain.surrogate.rules.linear import discrete
 from jaxplain.surrogate.rules.operands import differentiable, filled, on_settled
+from jaxplain.surrogate.values.pair import Pair
 
 _NODES = 8  # Gauss-Legendre nodes
 

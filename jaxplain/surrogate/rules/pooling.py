@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from jaxplain.surrogate import compat
 from jaxplain.surrogate.backward import attach
-from jaxplain.surrogate.lifted import value
-from jaxplain.surrogate.pair import Pair
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.operands import reference
+from jaxplain.surrogate.values.lifted import value
+from jaxplain.surrogate.values.pair import Pair
 
 _LARGE = 32  # places in a window
 

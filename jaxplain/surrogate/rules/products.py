@@ -8,13 +8,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxplain._numerics.quadrature import gauss_legendre
 from jaxplain.surrogate.backward import scaled
-from jaxplain.surrogate.lifted import settled
-from jaxplain.surrogate.pair import Deferred, Pair, Paired
 from jaxplain.surrogate.program import Equation
-from jaxplain.surrogate.quadrature import gauss_legendre
 from jaxplain.surrogate.rules.linear import linear
 from jaxplain.surrogate.rules.operands import active_roots, reference
+from jaxplain.surrogate.values.lifted import settled
+from jaxplain.surrogate.values.pair import Deferred, Pair, Paired
 
 _LARGE = 10.0  # from this ratio of scales on, a product settles the scale first
 _MOST_FACTORS = 8

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 
 from jaxplain.surrogate import compat, patterns, primitives
-from jaxplain.surrogate.pair import Pair
 from jaxplain.surrogate.rules.counting import COUNTS, counted
 from jaxplain.surrogate.rules.elementwise import elementwise
 from jaxplain.surrogate.rules.linear import bilinear, discrete, linear, refuse, reshaped
@@ -21,6 +20,7 @@ from jaxplain.surrogate.rules.operands import RESHAPING
 from jaxplain.surrogate.rules.path_integral import path_integral
 from jaxplain.surrogate.rules.softmax import log_softmax, logsumexp, softmax
 from jaxplain.surrogate.table import Rule, RuleTable
+from jaxplain.surrogate.values.pair import Pair
 
 
 def rescale(*, norm_theta: float | None = None) -> RuleTable:

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach, with_backward
-from jaxplain.surrogate.pair import Expression
-from jaxplain.surrogate.parted import Parts
 from jaxplain.surrogate.rules.parted import Choice, Kind, choice, transpose
-from jaxplain.surrogate.split import Split
 from jaxplain.surrogate.table import RuleTable
+from jaxplain.surrogate.values.pair import Expression
+from jaxplain.surrogate.values.parted import Parts
+from jaxplain.surrogate.values.split import Split
 
 
 def reveal_cancel(

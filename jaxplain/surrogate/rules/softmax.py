@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from jaxplain.surrogate import divided_difference
 from jaxplain.surrogate.backward import attach
-from jaxplain.surrogate.pair import Pair
 from jaxplain.surrogate.patterns import logsumexp_of
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.operands import on_settled
+from jaxplain.surrogate.values.pair import Pair
 
 
 def _log_means(x: Any, x0: Any, axes: tuple[int, ...], weight: Any = 1) -> Any:

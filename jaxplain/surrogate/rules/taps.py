@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from jaxplain.surrogate import patterns
 from jaxplain.surrogate.backward import attach
-from jaxplain.surrogate.lifted import settled
-from jaxplain.surrogate.pair import Pair, Paired
-from jaxplain.surrogate.parted import Parted
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.table import Rule, RuleTable
+from jaxplain.surrogate.values.lifted import settled
+from jaxplain.surrogate.values.pair import Pair, Paired
+from jaxplain.surrogate.values.parted import Parted
 
 
 def tapped(table: RuleTable, *, multiply: bool) -> RuleTable:

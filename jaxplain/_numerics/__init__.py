@@ -1,0 +1,1 @@
+"""What is computed, not explained: chunks, quadrature, layouts."""

@@ -1,1 +1,0 @@
-"""Cooperative games whose players are parts of an input: their values, indices and estimators."""

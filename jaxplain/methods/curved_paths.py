@@ -1,0 +1,350 @@
+"""Path methods whose way from the reference is chosen by the model or the image, and IDGI."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from jaxplain._numerics.chunking import chunked_map
+from jaxplain._numerics.cpu_layout import channels_last
+from jaxplain.methods.gradients import gradient
+from jaxplain.methods.integrated_gradients import Path, check_path, integrated_gradients
+from jaxplain.methods.neurons import conductance
+from jaxplain.named import taps
+from jaxplain.surrogate import staging
+
+_TRUNCATE = 4.0  # a Gaussian's kernel ends at so many standard deviations
+
+
+def guided_integrated_gradients(
+    f: Callable[..., Any],
+    ref: Any,
+    *,
+    steps: int = 200,
+    fraction: float = 0.25,
+    max_distance: float = 0.02,
+    at: taps.At | None = None,
+    return_gap: bool = False,
+    argnums: staging.Argnums = 0,
+) -> Callable[..., Any]:
+    r"""Guided integrated gradients: along a path that moves the least sensitive elements first.
+
+    C = Σ_k ∇f(γ_k) ⊙ (γ_{k+1} - γ_k). Each step brings x's L1 distance from γ down by a
+    `steps`-th of ‖x - ref‖₁, moving the `fraction` of elements with the smallest |∂f/∂x|, then the
+    next, each at most `max_distance` of its way ahead or behind the straight line.
+
+    Args:
+      f: `f(x, *args)` → scalar; x a pytree of floating arrays.
+      ref: the reference input: a scalar, or a tree that broadcasts to x.
+      steps: number of gradient evaluations, ≥ 1, one after another.
+      fraction: of elements that move at a time, in (0, 1].
+      max_distance: from the straight line, in [0, 1]; 0 is the straight line.
+      at: a name, several or a pattern: contributions of these values h inside f
+        (`jaxplain.tag`). The path is in their own space, from h(ref) to h(x), everything else
+        staying at x; values that do not feed one another move together, as one cut of f.
+      return_gap: also return f(x) - f(ref) - Σ C.
+      argnums: which argument(s) of f are x.
+
+    Returns:
+      `explain(x, *args)` → contributions, a tree like x, summing to f(x) - f(ref) up to the steps'
+      error, of order 1/steps; with `return_gap` the pair. It has no reverse mode.  With `at` one
+      array like the value for one name, {name: array} for several; those of values that cut f sum
+      to f(x) - f(ref), of others to f(x) less f with the values of ref in their place.
+
+    Raises:
+      TypeError: f is not scalar-valued, or x is not made of floating arrays.
+      ValueError: ref does not broadcast to x; an option out of range; there is no name like `at`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxplain as jxp
+      >>> explain = jxp.guided_integrated_gradients(lambda x: 3 * x[0] - x[1], 0.0, steps=10)
+      >>> explain(jnp.array([1.0, 2.0]))
+      Array([ 3., -2.], dtype=float32)
+
+    Source: Kapishnikov et al., arXiv 2106.09788, algorithm 1.
+    """
+    if steps < 1 or not 0 < fraction <= 1 or not 0 <= max_distance <= 1:
+        raise ValueError(
+            f"steps={steps} must be ≥ 1, fraction={fraction} in (0, 1] and "
+            f"max_distance={max_distance} in [0, 1]"
+        )
+    if at is not None:
+        method = functools.partial(
+            guided_integrated_gradients,
+            steps=steps,
+            fraction=fraction,
+            max_distance=max_distance,
+            return_gap=return_gap,
+        )
+        return taps.straight(method, f, at, ref, argnums)
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        end, unravel = ravel_pytree(x)
+        start, _ = ravel_pytree(staging.as_reference(ref, x))
+        # A way of many small steps needs more digits than half precision has.
+        dtype, start = end.dtype, start.astype(jnp.promote_types(end.dtype, jnp.float32))
+        delta = end - start
+        length = jnp.abs(delta)
+        explain_gradient = gradient(f, argnums=argnums)
+
+        def place(ways: Any) -> tuple[Any, ...]:
+            return staging.place(args, argnums, unravel((start + ways * delta).astype(dtype)))
+
+        @channels_last
+        def slope_at(ways: Any) -> Any:
+            return ravel_pytree(explain_gradient(*place(ways)))[0]
+
+        def step(state: Any, number: Any) -> Any:
+            """How far each element has come, and what it has contributed."""
+            ways, scores = state
+            slope = slope_at(ways)
+            target = (number + 1) / steps
+            low = jnp.maximum(target - max_distance, 0)
+            high = jnp.minimum(target + max_distance, 1)
+            moved = _advance(
+                jnp.maximum(ways, low),
+                jnp.abs(slope),
+                length,
+                high,
+                length.sum() * target,
+                fraction,
+            )
+            return (moved, scores + slope * (moved - ways) * delta), None
+
+        start_state = (jnp.zeros_like(delta), jnp.zeros_like(delta))
+        (_, scores), _ = jax.lax.scan(step, start_state, jnp.arange(steps))
+        result = unravel(scores.astype(dtype))
+        if not return_gap:
+            return result
+        change = f(*place(jnp.ones_like(delta))) - f(*place(jnp.zeros_like(delta)))
+        return result, change - scores.sum().astype(change.dtype)
+
+    return explain
+
+
+def _advance(ways: Any, slopes: Any, length: Any, high: Any, target: Any, fraction: float) -> Any:
+    """The least sensitive elements moved ahead, at most to `high`, until Σ ways·length = target."""
+    if not ways.size:
+        return ways
+    slopes = jnp.where(jnp.isnan(slopes), jnp.inf, slopes)  # NaN has no rank: they move last
+    left = target - ways @ length
+    free = (ways < high) & (length > 0)
+    count = free.sum()
+    room = jnp.where(free, (high - ways) * length, 0)
+    ranked, room = jax.lax.sort((jnp.where(free, slopes, jnp.inf), room), num_keys=1)
+    reach = jnp.concatenate([jnp.zeros_like(room[:1]), jnp.cumsum(room)])
+
+    def batch_from(first: Any) -> tuple[Any, Any]:
+        """The fraction of what is still free that moves next, and its equals: from, to."""
+        last = first + jnp.floor(fraction * (count - first - 1)).astype(count.dtype)
+        return first, (ranked <= ranked[jnp.maximum(last, 0)]).sum(dtype=count.dtype)
+
+    def moves_wholly(batch: tuple[Any, Any]) -> Any:
+        _, end = batch
+        return (end < count) & (reach[end] < left)
+
+    start = batch_from(jnp.zeros_like(count))
+    first, end = jax.lax.while_loop(moves_wholly, lambda batch: batch_from(batch[1]), start)
+    tiny = jnp.finfo(length.dtype).tiny
+    share = jnp.clip((left - reach[first]) / jnp.maximum(reach[end] - reach[first], tiny), 0, 1)
+    before = jnp.where(first > 0, ranked[first - 1], -1)
+    share = jnp.where(slopes <= before, 1, jnp.where(slopes <= ranked[end - 1], share, 0))
+    return jnp.where(free, jnp.where(share < 1, ways + share * (high - ways), high), ways)
+
+
+def blur_integrated_gradients(
+    f: Callable[..., Any],
+    *,
+    stdev: float,
+    axes: int | Sequence[int],
+    steps: int = 32,
+    quadrature: str = "gauss-legendre",
+    tolerance: float | None = None,
+    chunk: int | None = None,
+    at: taps.At | None = None,
+    return_gap: bool = False,
+    max_steps: int = 201,
+    argnums: staging.Argnums = 0,
+) -> Callable[..., Any]:
+    r"""Blur integrated gradients: from x blurred to x sharp.
+
+    C = ∫₀¹ ∇f(γ(α)) ⊙ γ'(α) dα, γ(α) x blurred by a Gaussian of standard deviation (1-α)σ, its
+    values beyond the edges mirrored. No reference but x without its detail.
+
+    Args:
+      f: `f(x, *args)` → scalar; x an array, such as an image.
+      stdev: σ in elements, a Python number > 0.
+      axes: the axes to blur, such as (0, 1) for an image (height, width, channels).
+      steps: as in `integrated_gradients`.
+      quadrature: as in `integrated_gradients`.
+      tolerance: as in `integrated_gradients`.
+      chunk: as in `integrated_gradients`.
+      at: a name, several or a pattern: contributions of these values h inside f
+        (`jaxplain.tag`), ∫₀¹ ∂f/∂h ⊙ dh/dα dα as x becomes sharp: their `conductance` along γ.
+      return_gap: as in `integrated_gradients`; with `at` for each name.
+      max_steps: as in `integrated_gradients`.
+      argnums: which argument of f is x.
+
+    Returns:
+      `explain(x, *args)` → contributions, an array like x, summing to f(x) - f(x blurred by σ) up
+      to the quadrature's error; with `return_gap` or a tolerance as `integrated_gradients`.  With
+      `at` one array like the value for one name, {name: array} for several: those of values that
+      cut f have the same sum.
+
+    Raises:
+      TypeError: f is not scalar-valued, or x is not one floating array; with `at` as `conductance`.
+      ValueError: σ ≤ 0; as `integrated_gradients`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxplain as jxp
+      >>> image = jnp.zeros((9, 9)).at[4, 4].set(1.0)
+      >>> explain = jxp.blur_integrated_gradients(lambda x: x[4, 4], stdev=2.0, axes=(0, 1))
+      >>> scores = explain(image)
+      >>> jnp.unravel_index(scores.argmax(), (9, 9))[0].item(), round(float(scores.sum()), 2)
+      (4, 0.96)
+
+    Source: Xu, Venugopalan & Sundararajan, arXiv 2004.03383, eq. 6.
+    """
+    if stdev <= 0:
+        raise ValueError(f"stdev must be positive, and is {stdev}")
+    blurred_axes = (axes,) if isinstance(axes, int) else tuple(axes)
+
+    def blur(x: Any, sigma: Any) -> Any:
+        for axis in blurred_axes:
+            x = _blur(x, sigma, int(_TRUNCATE * stdev + 0.5), axis)
+        return x
+
+    def sharpen(ref: Any, x: Any, alpha: Any) -> Any:
+        return blur(x, (1 - alpha) * stdev)
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        if not staging.same_tree(x, 0):
+            raise TypeError(f"one array can be blurred, and x is {jax.tree.map(jnp.shape, x)}")
+        method = integrated_gradients if at is None else functools.partial(conductance, at=at)
+        return method(
+            f,
+            blur(x, jnp.asarray(stdev, x.dtype)),
+            steps=steps,
+            quadrature=quadrature,
+            tolerance=tolerance,
+            chunk=chunk,
+            return_gap=return_gap,
+            max_steps=max_steps,
+            path=sharpen,
+            argnums=argnums,
+        )(*args)
+
+    return explain
+
+
+def _blur(x: Any, sigma: Any, radius: int, axis: int) -> Any:
+    """Blurred along an axis, differentiable in σ, which may be 0."""
+    offsets = jnp.arange(-radius, radius + 1)
+    positive = jnp.where(sigma > 0, sigma, 1).astype(x.dtype)
+    weights = jnp.exp(-jnp.square(offsets / positive) / 2)
+    weights = jnp.where(sigma > 0, weights / weights.sum(), offsets == 0).astype(x.dtype)
+
+    def line(values: Any) -> Any:
+        mirrored = jnp.pad(values, radius, mode="symmetric")
+        return jnp.convolve(mirrored, weights, mode="valid", precision=jax.lax.Precision.HIGHEST)
+
+    return jnp.apply_along_axis(line, axis, x)
+
+
+def idgi(
+    f: Callable[..., Any],
+    ref: Any,
+    *,
+    steps: int = 32,
+    path: Path | None = None,
+    chunk: int | None = None,
+    at: taps.At | None = None,
+    return_gap: bool = False,
+    argnums: staging.Argnums = 0,
+) -> Callable[..., Any]:
+    r"""IDGI: each step's change of f, shared out by the squared gradient, on any path.
+
+    C = Σ_j g_j² / ‖g_j‖² (f(γ_{j+1}) - f(γ_j)), g_j = ∇f(γ_j), γ_j = γ(j / steps).
+
+    Args:
+      f: `f(x, *args)` → scalar; x a pytree of floating arrays.
+      ref: the reference input: a scalar, or a tree that broadcasts to x.
+      steps: number of steps, ≥ 1, a gradient each.
+      path: `path(ref, x, α)` → a tree like x; None is the straight line.
+      chunk: how many steps are evaluated at once; None all.
+      at: as `guided_integrated_gradients`, along the straight line.
+      return_gap: also return f(x) - f(ref) - Σ C.
+      argnums: which argument(s) of f are x.
+
+    Returns:
+      `explain(x, *args)` → contributions, a tree like x, that sum to f(x) - f(ref) but for the
+      steps that start where the gradient is 0, which nobody gets; with `return_gap` the pair.
+      With `at` as `guided_integrated_gradients`.
+
+    Raises:
+      TypeError: f is not scalar-valued, or x is not made of floating arrays.
+      ValueError: ref does not broadcast to x; steps < 1; chunk < 1; a path that does not lead from
+        ref to x, or one with `at`; there is no name like `at`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxplain as jxp
+      >>> jxp.idgi(lambda x: x @ jnp.array([1.0, 2.0]), 0.0)(jnp.array([1.0, 1.0]))
+      Array([0.6, 2.4], dtype=float32)
+
+    Source: Yang, Wang & Bilgic, arXiv 2303.14242, eq. 10 and algorithm 1.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, and is {steps}")
+    if at is not None:
+        if path is not None:
+            raise ValueError("the path to a value inside is straight: give `at` or `path`")
+        method = functools.partial(idgi, steps=steps, chunk=chunk, return_gap=return_gap)
+        return taps.straight(method, f, at, ref, argnums)
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        reference = staging.as_reference(ref, x)
+
+        def point_at(alpha: Any) -> Any:
+            if path is not None:
+                return path(reference, x, alpha)
+            return jax.tree.map(lambda r, v: r + alpha.astype(v.dtype) * (v - r), reference, x)
+
+        def value(point: Any) -> Any:
+            y = f(*staging.place(args, argnums, point))
+            staging.check_scalar(y)
+            return y
+
+        def share(alpha: Any) -> Any:
+            """f, and its squared gradient as shares, from the gradient over its largest element."""
+            y, slopes = jax.value_and_grad(value)(point_at(alpha))
+            largest = functools.reduce(
+                jnp.maximum,
+                [jnp.abs(s).max(initial=0) for s in jax.tree.leaves(slopes)],
+                jnp.zeros((), y.dtype),
+            )
+            safe = jnp.where(largest > 0, largest, 1)
+            squares = jax.tree.map(lambda s: jnp.square(s / safe.astype(s.dtype)), slopes)
+            norm = sum((jnp.sum(square) for square in jax.tree.leaves(squares)), jnp.zeros_like(y))
+            norm = jnp.where(largest > 0, norm, 1)
+            return y, jax.tree.map(lambda s: s / norm.astype(s.dtype), squares)
+
+        if path is not None:
+            check_path(path, reference, x)
+        values, shares = chunked_map(share, jnp.arange(steps) / steps, chunk)
+        last = value(point_at(jnp.ones(())))
+        rises = jnp.diff(jnp.append(values, last))
+        scores = jax.tree.map(lambda s: jnp.tensordot(rises.astype(s.dtype), s, 1), shares)
+        if not return_gap:
+            return scores
+        total = sum((jnp.sum(s) for s in jax.tree.leaves(scores)), jnp.zeros_like(last))
+        return scores, last - values[0] - total
+
+    return explain

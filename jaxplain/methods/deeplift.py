@@ -1,0 +1,146 @@
+"""DeepLIFT: contributions of an input's differences from a reference, in one backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.named import taps
+from jaxplain.surrogate import RuleTable, evaluate, rules, staging
+from jaxplain.surrogate.rules import freeze_choices
+from jaxplain.surrogate.rules.taps import tapped as with_taps
+
+_TABLES: dict[str, Callable[[], RuleTable]] = {
+    "rescale": rules.rescale,
+    "reveal_cancel": rules.reveal_cancel,
+    "genomics": rules.genomics,
+    "central_limit": rules.central_limit,
+}
+
+
+def deeplift(
+    f: Callable[..., Any],
+    ref: Any,
+    *,
+    rules: str | RuleTable = "rescale",
+    multiply: bool = True,
+    at: taps.At | None = None,
+    return_gap: bool = False,
+    argnums: staging.Argnums = 0,
+) -> Callable[..., Any]:
+    r"""DeepLIFT contributions C = m ⊙ (x - ref), with multipliers m by the rule table.
+
+    Every operation v ↦ y of f gets multipliers with Σ m Δv = Δy, Δ being the difference between
+    the values at x and at the reference; composed backwards they satisfy, for any program f,
+
+      Σ_i C_i = f(x) - f(ref).
+
+    Args:
+      f: `f(x, *args)` → scalar. x is a pytree of floating arrays; a batch is `jax.vmap` of the
+        result, all classes at once are a `vmap` over the target's index.
+      ref: the reference input: a scalar, or a tree like x whose leaves broadcast to x's.
+      rules: `"rescale"`, `"reveal_cancel"`, `"genomics"` or `"central_limit"` (the nearest to
+        Shapley values), or a RuleTable, e.g. `jaxplain.rules.rescale(norm_theta=1.0)`.
+      multiply: False returns the multipliers m themselves.
+      at: a name, several or a pattern (`"block_*"`): contributions of these values inside f
+        (`jaxplain.tag`) instead of x's, all of them in one backward pass. Those of values that
+        cut f (everything passes through them) sum to f(x) - f(ref); of a value that a scan carries
+        each step is such a cut, and its gap is f(x) - f(ref) less all of them.
+      return_gap: also return f(x) - f(ref) - Σ C, which is rounding only, but for what no
+        multiplier can carry: what is frozen, and choices by rank or index (a router's top-k),
+        which are refused otherwise and are x's own here (`jaxplain.rules.freeze_choices`).
+      argnums: which argument(s) of f are x, as in `jax.grad`.
+
+    Returns:
+      `explain(x, *args)` → contributions, a pytree shaped and typed like x, summing to
+      f(x) - f(ref); with `return_gap` the pair (contributions, gap). Where x equals ref the
+      multipliers are the gradient and the contributions zero.  With `at` one array like the value
+      for one name, {name: array} (and {name: gap}) for several.
+
+    Raises:
+      TypeError: f is not scalar-valued, or x is not made of floating arrays.
+      ValueError: ref does not broadcast to x, or the name of the rules is unknown.
+      UnsupportedPrimitive: x meets an operation without a multiplier (an index, a while loop).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxplain as jxp
+      >>> f = lambda x: 1 - jax.nn.relu(1 - x.sum())       # saturates from a sum of 1 on
+      >>> jxp.deeplift(f, ref=0.0)(jnp.ones(2))
+      Array([0.5, 0.5], dtype=float32)
+
+    Source: Shrikumar, Greenside & Kundaje, "Learning important features through propagating
+    activation differences", arXiv 1704.02685, eqs. 1-3 and section 3.5.
+    """
+    table = rule_table(rules)
+    if return_gap:
+        table = freeze_choices(table)
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        reference = staging.as_reference(ref, x)
+        if at is not None:
+            tapped = taps.tapped(f, at, args, argnums)
+            return _inside(tapped, table, x, reference, multiply, return_gap)
+
+        def surrogate(x: Any) -> Any:
+            y, _ = evaluate(f, table, reference, staging.place(args, argnums, x), argnums)
+            staging.check_scalar(y)
+            return y
+
+        y, vjp = jax.vjp(surrogate, x)
+        (multipliers,) = vjp(jnp.ones_like(y))
+        contributions = jax.tree.map(lambda m, v, v0: m * (v - v0), multipliers, x, reference)
+        result = contributions if multiply else multipliers
+        if not return_gap:
+            return result
+        total = sum((jnp.sum(c) for c in jax.tree.leaves(contributions)), jnp.zeros_like(y))
+        # f itself, for what is frozen is x's in the surrogate's reference pass.
+        return result, y - f(*staging.place(args, argnums, reference)) - total
+
+    return explain
+
+
+def _inside(
+    tapped: taps.Tapped, table: RuleTable, x: Any, reference: Any, multiply: bool, return_gap: bool
+) -> Any:
+    """Contributions (or multipliers) of the tapped values, received by probes beside them."""
+
+    def received(multiply: bool) -> tuple[Any, Any]:
+        def surrogate(x: Any, probes: Any) -> Any:
+            y, _ = evaluate(
+                lambda x, probes: tapped.function(x, probes)[0],
+                with_taps(table, multiply=multiply),
+                (reference, tapped.probes),
+                (x, probes),
+                (0, 1),
+            )
+            return y
+
+        # In x too, although nothing asks for it: a rule that this backward pass left unused would
+        # stand in for the gradient when scores are differentiated again.
+        y, vjp = jax.vjp(surrogate, x, tapped.probes)
+        arriving = vjp(jnp.ones_like(y))[1]
+        if multiply and not table.lifted.needs_reference:  # such a table knows no differences
+            change = jax.tree.map(jnp.subtract, tapped.values(x), tapped.values(reference))
+            arriving = jax.tree.map(jnp.multiply, arriving, change)
+        return arriving, y
+
+    scores, y = received(multiply)
+    if not return_gap:
+        return tapped.result(scores)
+    change = y - tapped.function(reference, tapped.probes)[0]
+    contributions = scores if multiply else received(True)[0]
+    gaps = {name: change - jnp.sum(c) for name, c in contributions.items()}
+    return tapped.result(scores), tapped.result(gaps)
+
+
+def rule_table(rules: str | RuleTable) -> RuleTable:
+    """The table of a name, or a table as it is."""
+    if isinstance(rules, RuleTable):
+        return rules
+    if rules not in _TABLES:
+        raise ValueError(f"unknown rules {rules!r}: one of {sorted(_TABLES)}, or a RuleTable")
+    return _TABLES[rules]()

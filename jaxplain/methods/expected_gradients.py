@@ -1,0 +1,111 @@
+"""Expected gradients: integrated gradients averaged over references, by Monte Carlo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain._numerics.chunking import leading_size, moments
+from jaxplain.methods.gradients import gradient
+from jaxplain.named import taps
+from jaxplain.surrogate import staging
+
+
+def expected_gradients(
+    f: Callable[..., Any],
+    refs: Any,
+    *,
+    samples: int,
+    chunk: int | None = None,
+    multiply: bool = True,
+    at: taps.At | None = None,
+    standard_error: bool = False,
+    argnums: staging.Argnums = 0,
+) -> Callable[..., Any]:
+    r"""Expected gradients: C = E_{r, α}[(x - r) ⊙ ∇f(r + α(x - r))], α uniform in [0, 1].
+
+    The draws are stratified: references are used equally often, to within one, each at α's spread
+    over [0, 1], and all α's together have one in each of `samples` equal parts.
+
+    Args:
+      f: `f(x, *args)` → scalar; x a pytree of floating arrays.
+      refs: references: a tree like x with a leading axis on every leaf.
+      samples: how many gradients, ≥ 1; a multiple of the number of references is exact for a
+        linear f.
+      chunk: how many gradients are evaluated at once; None all.
+      multiply: False returns the averaged gradient without (x - r).
+      at: a name, several or a pattern (`jaxplain.tag`): E[(h(x) - h(r)) ⊙ ∂f/∂h at r + α(x - r)]
+        of these values h inside f, in one backward pass; complete where f is affine in h.
+      standard_error: also return σ/√samples; of stratified draws an overestimate.
+      argnums: which argument(s) of f are x.
+
+    Returns:
+      `explain(x, *args, key=)` → contributions, a tree like x, whose expectation sums to
+      f(x) - E_r f(r); with `standard_error` a pair of trees.  With `at` one array like the value
+      for one name, {name: array} for several.
+
+    Raises:
+      TypeError: f is not scalar-valued, or x is not made of floating arrays.
+      ValueError: too few samples, refs do not broadcast to x behind their axis, or chunk < 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxplain as jxp
+      >>> refs = jnp.array([[0.0, 0.0], [2.0, 4.0]])
+      >>> explain = jxp.expected_gradients(lambda x: x.sum(), refs, samples=4)
+      >>> explain(jnp.ones(2), key=jax.random.key(0))
+      Array([ 0., -1.], dtype=float32)
+
+    Source: Erion et al., arXiv 1906.10670, eq. 2; Lundberg's GradientExplainer (GradientSHAP).
+    """
+    least = 2 if standard_error else 1
+    if samples < least:
+        raise ValueError(f"samples must be at least {least}, and is {samples}")
+
+    def explain(*args: Any, key: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        background = staging.as_references(refs, x)
+        chosen, alphas = _draws(leading_size(background), samples, key)
+        tapped = None if at is None else taps.tapped(f, at, args, argnums)
+
+        def contribution(draw: Any) -> Any:
+            number, alpha = draw
+            ref = jax.tree.map(lambda r, v: jnp.broadcast_to(r[number], v.shape), background, x)
+            point = jax.tree.map(lambda r, v: r + alpha.astype(v.dtype) * (v - r), ref, x)
+            if tapped is None:
+                slope = gradient(f, argnums=argnums)(*staging.place(args, argnums, point))
+                ends = x, ref
+            else:
+                slope = tapped.result(tapped.gradient(point))
+                ends = tuple(tapped.result(tapped.values(end)) for end in (x, ref))
+            if not multiply:
+                return slope
+            return jax.tree.map(lambda s, v, r: s * (v - r), slope, *ends)
+
+        mean, variance = moments(contribution, (chosen, alphas), chunk)
+        if not standard_error:
+            return mean
+        return mean, jax.tree.map(
+            lambda m, v: jnp.sqrt(v / (samples - 1)).astype(m.dtype), mean, variance
+        )
+
+    return explain
+
+
+def _draws(references: int, samples: int, key: Any) -> tuple[Any, Any]:
+    """Which reference, and α, for every sample.
+
+    Round k of all references has its α's in the k-th of equally many parts of [0, 1], one in each
+    of as many equal parts of that as there are references.
+    """
+    order_key, place_key, jitter_key = jax.random.split(key, 3)
+    number = jnp.arange(samples)
+    rounds, last = divmod(samples, references)
+    at = jax.random.permutation(order_key, references)[number % references]
+    keys = jax.random.split(place_key, rounds + 1)
+    places = jax.vmap(lambda key: jax.random.permutation(key, references))(keys[:rounds])
+    rest = jax.random.permutation(keys[-1], last)
+    place = jnp.concatenate([places.ravel(), rest]) + number // references * references
+    return at, (place + jax.random.uniform(jitter_key, (samples,))) / samples

@@ -1,0 +1,208 @@
+"""The gradient and what is made of it: saliency, input × gradient, guided backprop, deconvnet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.named import taps
+from jaxplain.surrogate import RuleTable, evaluate, rules, staging
+
+Explain = Callable[..., Any]
+
+
+def gradient(
+    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+) -> Explain:
+    r"""The gradient ∂f/∂x.
+
+    Args:
+      f: `f(x, *args)` → scalar; x a pytree of floating arrays.
+      at: a name, several or a pattern: explain these values inside f (`jaxplain.tag`), not x.
+      argnums: which argument(s) of f are x.
+
+    Returns:
+      `explain(x, *args)` → a pytree like x; no completeness (its sum means nothing by itself).
+      With `at` one array like the value for one name, {name: array} for several.
+
+    Raises:
+      TypeError: f is not scalar-valued, or x is not made of floating arrays.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxplain as jxp
+      >>> jxp.gradient(lambda x: (x ** 2).sum())(jnp.array([1.0, 2.0]))
+      Array([2., 4.], dtype=float32)
+
+    Source: Simonyan et al., arXiv 1312.6034, eq. 4.
+    """
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        if at is not None:
+            tapped = taps.tapped(f, at, args, argnums)
+            return tapped.result(tapped.gradient(x))
+
+        def scalar(x: Any) -> Any:
+            y = f(*staging.place(args, argnums, x))
+            staging.check_scalar(y)
+            return y
+
+        return jax.grad(scalar)(x)
+
+    return explain
+
+
+def saliency(
+    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+) -> Explain:
+    r"""|∂f/∂x|, how strongly each input moves the output locally.
+
+    Args:
+      f: `f(x, *args)` → scalar.
+      at: as `gradient`.
+      argnums: which argument(s) of f are x.
+
+    Returns:
+      `explain(x, *args)` → a nonnegative pytree like x; no completeness.
+
+    Raises:
+      TypeError: as `gradient`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxplain as jxp
+      >>> jxp.saliency(lambda x: -x.sum())(jnp.zeros(2))
+      Array([1., 1.], dtype=float32)
+
+    Source: Simonyan et al., arXiv 1312.6034, section 3.1.
+    """
+    explain_gradient = gradient(f, at=at, argnums=argnums)
+    return lambda *args: jax.tree.map(jnp.abs, explain_gradient(*args))
+
+
+def input_x_gradient(
+    f: Callable[..., Any],
+    ref: Any = 0,
+    *,
+    at: taps.At | None = None,
+    argnums: staging.Argnums = 0,
+) -> Explain:
+    r"""(x - ref) ⊙ ∂f/∂x, the first-order estimate of f(x) - f(ref).
+
+    Args:
+      f: `f(x, *args)` → scalar.
+      ref: a scalar, or a tree that broadcasts to x. With `at` the reference of the value itself,
+        or {name: reference} for several: 0 gives gradient × activation.
+      at: as `gradient`.
+      argnums: which argument(s) of f are x.
+
+    Returns:
+      `explain(x, *args)` → a pytree like x; sums to f(x) - f(ref) only where f is affine.
+
+    Raises:
+      TypeError: as `gradient`.
+      ValueError: ref does not broadcast to x.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxplain as jxp
+      >>> jxp.input_x_gradient(lambda x: 3 * x.sum())(jnp.array([1.0, 2.0]))
+      Array([3., 6.], dtype=float32)
+
+    Source: Shrikumar et al., arXiv 1605.01713, section 3.
+    """
+    explain_gradient = gradient(f, argnums=argnums)
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        if at is not None:
+            tapped = taps.tapped(f, at, args, argnums)
+            probed = jax.grad(lambda probes: tapped.function(x, probes), has_aux=True)
+            multipliers, values = map(tapped.result, probed(tapped.probes))
+            origin = staging.as_reference(ref, values)
+            return jax.tree.map(lambda g, v, v0: g * (v - v0), multipliers, values, origin)
+        reference = staging.as_reference(ref, x)
+        return jax.tree.map(lambda g, v, v0: g * (v - v0), explain_gradient(*args), x, reference)
+
+    return explain
+
+
+def guided_backprop(
+    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+) -> Explain:
+    r"""The gradient with relus that pass a multiplier only where it and their input are positive.
+
+    At y = relu(x): m_x = m_y · 1{x > 0} · 1{m_y > 0}; every other operation keeps its gradient.
+    A relu is found in any dress: `jax.nn.relu`, `maximum(x, 0)`, `where(x > 0, x, 0)`.
+
+    Args:
+      f: `f(x, *args)` → scalar.
+      at: as `gradient`.
+      argnums: which argument(s) of f are x.
+
+    Returns:
+      `explain(x, *args)` → a pytree like x; no completeness.
+
+    Raises:
+      TypeError: as `gradient`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxplain as jxp
+      >>> jxp.guided_backprop(lambda x: jax.nn.relu(x) @ jnp.array([1.0, -1.0]))(jnp.ones(2))
+      Array([1., 0.], dtype=float32)
+
+    Source: Springenberg et al., arXiv 1412.6806, section 3.4.
+    """
+    return _by_table(f, rules.guided_backprop(), at, argnums)
+
+
+def deconvnet(
+    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+) -> Explain:
+    r"""The gradient with relus that pass every positive multiplier, whatever their input.
+
+    At y = relu(x): m_x = m_y · 1{m_y > 0}; every other operation keeps its gradient.
+
+    Args:
+      f: `f(x, *args)` → scalar.
+      at: as `gradient`.
+      argnums: which argument(s) of f are x.
+
+    Returns:
+      `explain(x, *args)` → a pytree like x; no completeness.
+
+    Raises:
+      TypeError: as `gradient`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxplain as jxp
+      >>> jxp.deconvnet(lambda x: jax.nn.relu(x).sum())(jnp.array([1.0, -1.0]))
+      Array([1., 1.], dtype=float32)
+
+    Source: Zeiler & Fergus, arXiv 1311.2901, section 2.1.
+    """
+    return _by_table(f, rules.deconvnet(), at, argnums)
+
+
+def _by_table(
+    f: Callable[..., Any], table: RuleTable, at: taps.At | None, argnums: staging.Argnums
+) -> Explain:
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        if at is not None:
+            tapped = taps.tapped(f, at, args, argnums)
+
+            def probed(*inputs: Any) -> Any:
+                return evaluate(lambda *a: tapped.function(*a)[0], table, None, inputs, (0, 1))[0]
+
+            return tapped.result(jax.grad(probed, (0, 1))(x, tapped.probes)[1])
+
+        def surrogate(x: Any) -> Any:
+            y, _ = evaluate(f, table, None, staging.place(args, argnums, x), argnums)
+            staging.check_scalar(y)
+            return y
+
+        return jax.grad(surrogate)(x)
+
+    return explain

@@ -1,0 +1,110 @@
+"""What f loses when groups of the input are put to a reference."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain._numerics.chunking import leading_size, weighted_sum
+from jaxplain.methods.perturbation.common import loss, times
+from jaxplain.methods.shapley.game import make_game
+from jaxplain.named import taps
+from jaxplain.surrogate import staging
+
+Explain = Callable[..., Any]
+
+
+def ablation(
+    f: Callable[..., Any],
+    ref: Any,
+    *,
+    groups: Any = None,
+    chunk: int | None = None,
+    at: taps.At | None = None,
+    argnums: staging.Argnums = 0,
+) -> Explain:
+    r"""What f loses when a group is put to the reference: C_g = f(x) - f(x, x_g := ref_g).
+
+    Args:
+      f: `f(x, *args)` → a number, or an array of them, all explained by the same evaluations.
+      ref: a scalar, or a tree that broadcasts to x; with a leading axis in front, f's
+        mean over such references.
+      groups: a tree like x of integer labels that broadcast to it (None: each element
+        is a group), or of boolean masks with a leading axis of groups, which may overlap.
+      chunk: about how many evaluations of f are in memory at once; None all.
+      at: a name, several or a pattern (`jaxplain.tag`): ablates these values inside f instead of
+        x, to `ref`, which is theirs: a scalar, or one for each as {name: reference}.
+      argnums: which argument(s) of f are x.
+
+    Returns:
+      `explain(x, *args)` → a tree like x, each element its group's loss; of masks the mean over
+      those that have it, 0 where none does. No completeness. Axes of f's outputs are in front.
+      With `at` one array like the value for one name, {name: array} for several.
+
+    Raises:
+      TypeError: f does not return real numbers; groups are neither integers nor booleans.
+      ValueError: groups or ref do not broadcast to x; chunk < 1.
+      FloatingPointError: outside jit, where f is not finite.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxplain as jxp
+      >>> f, x = lambda x: x[0] * x[1] + x[2], jnp.array([2.0, 3.0, 1.0])
+      >>> jxp.ablation(f, 0.0)(x)
+      Array([6., 6., 1.], dtype=float32)
+      >>> jxp.ablation(f, 0.0, groups=jnp.array([0, 0, 1]))(x)
+      Array([6., 6., 1.], dtype=float32)
+
+    Source: Zeiler & Fergus, arXiv 1311.2901, section 4.2; Li et al., arXiv 1612.08220, eq. 1.
+    """
+    if at is not None:
+        method = functools.partial(ablation, groups=groups, chunk=chunk)
+        return taps.one_by_one(method, f, at, ref, argnums)
+    leaves = jax.tree.leaves(groups)
+    if leaves and all(jnp.issubdtype(jnp.result_type(leaf), bool) for leaf in leaves):
+        return _masked(f, ref, groups, chunk, argnums)
+
+    def explain(*args: Any) -> Any:
+        game = make_game(f, ref, args, groups=groups, chunk=chunk, argnums=argnums)
+        players = jnp.arange(game.players)
+        values = game.values(lambda i: players != i, game.players + 1)  # the last is whole
+        return game.spread(values[-1] - values[:-1])
+
+    return explain
+
+
+def _masked(
+    f: Callable[..., Any], ref: Any, masks: Any, chunk: int | None, argnums: staging.Argnums
+) -> Explain:
+    """Ablation by masks, each leaf's with their axis in front."""
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        count = leading_size(masks)
+        try:
+            whole = jax.tree.map(
+                lambda m, v: jnp.broadcast_to(
+                    jnp.reshape(m, (count,) + (1,) * (v.ndim + 1 - m.ndim) + m.shape[1:]),
+                    (count, *v.shape),
+                ),
+                masks,
+                x,
+            )
+        except ValueError:
+            raise ValueError(
+                "masks must be a tree like x, with an axis of groups in front of every leaf.\n"
+                f"  masks: {jax.tree.map(np.shape, masks)}\n  x:     {jax.tree.map(np.shape, x)}"
+            ) from None
+        lost = loss(f, ref, args, argnums)
+
+        def drop(masks: Any) -> Any:
+            return jax.tree.map(functools.partial(times, lost(masks)), masks)
+
+        totals = weighted_sum(drop, whole, jnp.ones(count), chunk)
+        return jax.tree.map(lambda t, m: t / jnp.maximum(m.sum(0), 1), totals, whole)
+
+    return explain

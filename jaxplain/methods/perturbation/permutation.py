@@ -1,0 +1,90 @@
+"""What a score of a data set loses when a feature is shuffled."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain._numerics.chunking import chunked_map, leading_size, moments
+from jaxplain.methods.perturbation.common import per_element
+from jaxplain.methods.shapley.game import as_players, as_value
+from jaxplain.surrogate import staging
+
+Explain = Callable[..., Any]
+
+
+def permutation_importance(
+    f: Callable[..., Any],
+    *,
+    groups: Any = None,
+    samples: int = 1,
+    chunk: int | None = None,
+    standard_error: bool = False,
+    argnums: staging.Argnums = 0,
+) -> Explain:
+    r"""What a score of many examples loses when a feature is shuffled among them.
+
+    C_g = E_π[f(X) - f(X, X_g := X_g[π])], π a permutation of the examples.
+
+    Args:
+      f: `f(xs, *args)` → the score of all examples together, such as an accuracy, or an array of
+        scores.
+      groups: features shuffled together: a tree like one example, of integer labels that
+        broadcast to it. None shuffles each by itself.
+      samples: how many permutations for each group, ≥ 1.
+      chunk: how many evaluations of f are in memory at once; None all.
+      standard_error: also return the standard error of the mean, from at least two samples.
+      argnums: which argument(s) of f are xs.
+
+    Returns:
+      `explain(xs, *args, key=)` → a tree like one example; positive where the score needs the
+      feature. Axes of f's outputs are in front. With `standard_error` a pair of trees.
+
+    Raises:
+      TypeError: f does not return real numbers.
+      ValueError: groups do not broadcast to an example; xs have no common leading axis; too few
+        samples; chunk < 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxplain as jxp
+      >>> xs = jax.random.normal(jax.random.key(0), (500, 2))
+      >>> score = lambda xs, ys: -jnp.mean((xs[:, 0] - ys) ** 2)
+      >>> explain = jxp.permutation_importance(score, samples=10)
+      >>> explain(xs, xs[:, 0], key=jax.random.key(1)).round(0)
+      Array([2., 0.], dtype=float32)
+
+    Source: Breiman, "Random forests", Machine Learning 45 (2001), section 10; Fisher et al.,
+    arXiv 1801.01489, section 3.2.
+    """
+    least = 2 if standard_error else 1
+    if samples < least:
+        raise ValueError(f"samples must be at least {least}, and is {samples}")
+
+    def explain(*args: Any, key: Any) -> Any:
+        xs = staging.as_input(staging.pick(args, argnums))
+        count = leading_size(xs)
+        example = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), xs)
+        labels, players = as_players(groups, example)
+        whole = as_value(f(*args))
+
+        def lost(group: Any, key: Any) -> Any:
+            order = jax.random.permutation(key, count)
+            mixed = jax.tree.map(lambda at, v: jnp.where(at == group, v[order], v), labels, xs)
+            return whole - as_value(f(*staging.place(args, argnums, mixed)))
+
+        def of(group: Any) -> Any:
+            keys = jax.random.split(jax.random.fold_in(key, group), samples)
+            return moments(lambda key: lost(group, key), keys, chunk)
+
+        at_once = None if chunk is None else max(1, chunk // samples)
+        mean, variance = chunked_map(of, jnp.arange(players), at_once)
+        spread = functools.partial(per_element, labels, example)
+        if not standard_error:
+            return spread(mean)
+        return spread(mean), spread(jnp.sqrt(variance / (samples - 1)).astype(mean.dtype))
+
+    return explain

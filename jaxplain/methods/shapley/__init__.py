@@ -1,0 +1,1 @@
+"""Shapley values: the games, their indices, and the estimators."""

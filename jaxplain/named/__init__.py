@@ -1,0 +1,1 @@
+"""Values by name inside a program: where they are, read, replaced, explained."""

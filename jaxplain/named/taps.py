@@ -1,0 +1,450 @@
+"""Named values of a traced program: found, read and replaced, wherever they stand.
+
+A name is an equation (`name`, JAX's own of `checkpoint_name`) that is the identity.  A program is
+evaluated again equation by equation only around the names that are asked for; everything else is
+bound as it was traced, custom derivatives included.  Out of a scan a value comes with the steps
+stacked in front, and into a scan a replacement goes one step at a time.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import fnmatch
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from jaxplain._numerics.cpu_layout import channels_last
+from jaxplain.surrogate import compat, staging
+from jaxplain.surrogate.control_flow import reaches
+from jaxplain.surrogate.program import TAP
+
+At = str | Sequence[str]
+Path = tuple[int, ...]  # of equations and, below a call, of its bodies
+Edit = Callable[..., Any]  # (value) or (value, input) → what stands in its place
+Values = dict[str, Any]
+
+(_NAME,) = compat.resolve(["name"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where a name stands, and the value that it names, with the steps of scans in front."""
+
+    path: Path
+    value: jax.ShapeDtypeStruct
+    steps: tuple[int, ...]
+
+
+def sites(closed_jaxpr: Any) -> dict[str, Site]:
+    """The program's names in order; one that occurs several times is numbered, as in 'h#0'."""
+    found = list(_sites(closed_jaxpr, (), ()))
+    total = collections.Counter(name for name, _ in found)
+    seen: collections.Counter[str] = collections.Counter()
+    numbered = {}
+    for name, site in found:
+        numbered[f"{name}#{seen[name]}" if total[name] > 1 else name] = site
+        seen[name] += 1
+    return numbered
+
+
+def _sites(jaxpr: Any, path: Path, steps: tuple[int, ...]) -> Iterator[tuple[str, Site]]:
+    for i, eqn in enumerate(compat.open_jaxpr(jaxpr)[0].eqns):
+        if eqn.primitive is _NAME:
+            aval = eqn.outvars[0].aval
+            value = jax.ShapeDtypeStruct((*steps, *aval.shape), aval.dtype)
+            yield eqn.params["name"], Site((*path, i), value, steps)
+        length = (eqn.params["length"],) if eqn.primitive.name == "scan" else ()
+        for j, body in enumerate(compat.bodies(eqn)):
+            yield from _sites(body, (*path, i, j), (*steps, *length))
+
+
+def select(found: Mapping[str, Site], at: At) -> list[str]:
+    """The names that `at` asks for, a name or a pattern, or several of them, in their order."""
+    asked = [at] if isinstance(at, str) else list(at)
+    matched = set()
+    for pattern in asked:
+        matches = [pattern] if pattern in found else fnmatch.filter(found, pattern)
+        if not matches:
+            raise ValueError(f"nothing is named {pattern!r}. {_listing(found)}")
+        matched.update(matches)
+    return [name for name in found if name in matched]
+
+
+def _listing(found: Mapping[str, Site]) -> str:
+    if not found:
+        return "There are no names: put `jaxplain.tag(value, name)` around values of interest."
+    lines = (f"  {n}: {s.value.dtype.name}{list(s.value.shape)}" for n, s in found.items())
+    return "The names there are:\n" + "\n".join(lines)
+
+
+def evaluate(
+    closed_jaxpr: Any,
+    operands: Sequence[Any],
+    *,
+    keep: Sequence[str] = (),
+    edits: Mapping[str, Edit] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> tuple[list[Any], Values]:
+    """The program's outputs, and the values of the names in `keep`, as they were before an edit.
+
+    `edits[name]` is called with the value (of one step, inside scans), and with `inputs[name]`
+    (the step's, which is stacked like the value) where there is one.
+    """
+    edits, inputs = dict(edits or {}), dict(inputs or {})
+    if not edits and not keep:
+        return compat.evaluate(closed_jaxpr, operands), {}
+    found = sites(closed_jaxpr)
+    asked = {name: found[name] for name in found if name in edits or name in keep}
+    outputs, kept = _Walker(asked, keep, edits).walk(closed_jaxpr, operands, (), inputs)
+    return outputs, {name: kept[name] for name in keep}
+
+
+class _Walker:
+    def __init__(self, asked: Mapping[str, Site], keep: Sequence[str], edits: Mapping[str, Edit]):
+        self.names = {site.path: name for name, site in asked.items()}
+        self.keep = frozenset(keep)
+        self.edits = edits
+
+    def below(self, path: Path) -> list[str]:
+        """The names that are asked for inside an equation."""
+        depth = len(path)
+        return [name for where, name in self.names.items() if where[:depth] == path]
+
+    def walk(
+        self, closed_jaxpr: Any, operands: Sequence[Any], path: Path, inputs: Values
+    ) -> tuple[list[Any], Values]:
+        jaxpr, consts = compat.open_jaxpr(closed_jaxpr)
+        env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
+        kept: Values = {}
+
+        def read(atom: Any) -> Any:
+            return atom.val if compat.is_literal(atom) else env[atom]
+
+        for i, eqn in enumerate(jaxpr.eqns):
+            values, here = list(map(read, eqn.invars)), (*path, i)
+            if here in self.names:
+                outputs, inner = self._visit(eqn, values, self.names[here], inputs)
+            elif self.below(here):
+                outputs, inner = self._enter(eqn, values, here, inputs)
+            else:
+                outputs, inner = compat.bind(eqn, values), {}
+            kept.update(inner)
+            env.update(zip(eqn.outvars, outputs, strict=True))
+        return list(map(read, jaxpr.outvars)), kept
+
+    def _visit(
+        self, eqn: Any, values: list[Any], name: str, inputs: Values
+    ) -> tuple[list[Any], Values]:
+        (value,) = values
+        kept = {name: value} if name in self.keep else {}
+        if name in self.edits:
+            given = (inputs[name],) if name in inputs else ()
+            with compat.source_of(eqn):
+                values = [replacement(self.edits[name](value, *given), value, name)]
+        return compat.bind(eqn, values), kept
+
+    def _enter(
+        self, eqn: Any, values: list[Any], here: Path, inputs: Values
+    ) -> tuple[list[Any], Values]:
+        """An equation with names inside, emitted again around the walk of its bodies."""
+        names = self.below(here)
+        inputs = {name: inputs[name] for name in names if name in inputs}
+        kind = eqn.primitive.name
+        if kind not in _RULES:
+            raise ValueError(
+                f"{names[0]!r} stands inside a {kind!r} at {compat.user_line([eqn])}, which no "
+                "value can be read from or put into"
+                + (": use `jax.lax.scan`, or `fori_loop` with a trip count known at trace time."
+                   if kind == "while" else ".")
+            )  # fmt: skip
+        walks = [
+            lambda values, inputs, body=body, j=j: self.walk(body, values, (*here, j), inputs)
+            for j, body in enumerate(compat.bodies(eqn))
+        ]
+        with compat.source_of(eqn):
+            if kind.startswith("custom") and any(name in self.edits for name in names):
+                raise ValueError(
+                    f"{names[0]!r} stands inside a function with a derivative of its own "
+                    f"({kind} at {compat.user_line([eqn])}): what is put in its place could not "
+                    "be differentiated. Put the tag around the function."
+                )
+            return _RULES[kind](eqn, walks, values, inputs)
+
+
+def replacement(array: Any, value: Any, name: str) -> Any:
+    """The array, like the value in whose place it is put."""
+    try:
+        return jnp.broadcast_to(jnp.asarray(array).astype(value.dtype), value.shape)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"what stands in for {name!r} must broadcast to its shape {value.shape} (of one step, "
+            f"for a function inside a scan), and has the shape {jnp.shape(array)}"
+        ) from None
+
+
+def masked_input(array: Any, mask: Any, value: Any, name: str) -> tuple[Any, Any]:
+    """What `masked` puts in a value's place, and where, both spread over the value."""
+    shape = jax.ShapeDtypeStruct(value.shape, bool)
+    return replacement(array, value, name), replacement(mask, shape, name)
+
+
+def masked(value: Any, given: tuple[Any, Any]) -> Any:
+    """An edit of a value's elements where a mask is True; the others stay as they are computed."""
+    array, mask = given
+    return jnp.where(mask, array, value)
+
+
+# Equations with bodies.  `walks[j](values, inputs)` evaluates the j-th → (outputs, kept).
+
+
+def _call(eqn: Any, walks: list[Any], values: list[Any], inputs: Values) -> Any:
+    return walks[0](values, inputs)
+
+
+def _custom(eqn: Any, walks: list[Any], values: list[Any], inputs: Values) -> Any:
+    # Read from the body, while the outputs keep their own derivative.
+    return compat.bind(eqn, values), walks[0](values, inputs)[1]
+
+
+def _scan(eqn: Any, walks: list[Any], values: list[Any], inputs: Values) -> Any:
+    num_consts, num_carry = compat.scan_arity(eqn.params)
+    consts, carry = values[:num_consts], values[num_consts : num_consts + num_carry]
+
+    def body(carry: list[Any], slices: Any) -> Any:
+        xs, inputs = slices
+        outputs, kept = walks[0]([*consts, *carry, *xs], inputs)
+        return outputs[:num_carry], (outputs[num_carry:], kept)
+
+    final, (ys, kept) = jax.lax.scan(
+        body,
+        carry,
+        (values[num_consts + num_carry :], inputs),
+        **{key: eqn.params[key] for key in ("length", "reverse", "unroll")},
+    )
+    return [*final, *ys], kept
+
+
+def _cond(eqn: Any, walks: list[Any], values: list[Any], inputs: Values) -> Any:
+    index, *operands = values
+    shapes = [jax.eval_shape(walk, operands, inputs)[1] for walk in walks]
+
+    def branch(walk: Any) -> Any:
+        def function(operands: list[Any], inputs: Values) -> Any:
+            outputs, kept = walk(operands, inputs)
+            # A value that is not computed, in a branch not taken, counts as zero.
+            return outputs, {
+                name: kept[name] if name in kept else jnp.zeros(s.shape, s.dtype)
+                for shape in shapes
+                for name, s in shape.items()
+            }
+
+        return function
+
+    return jax.lax.switch(index, list(map(branch, walks)), operands, inputs)
+
+
+def _remat(eqn: Any, walks: list[Any], values: list[Any], inputs: Values) -> Any:
+    options = {key: eqn.params[key] for key in ("prevent_cse", "policy")}
+    return jax.checkpoint(walks[0], **options)(values, inputs)
+
+
+_RULES: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(["jit", "call", "closed_call", "eval_jaxpr"], _call),
+    **dict.fromkeys(["custom_jvp_call", "custom_vjp_call"], _custom),
+    "scan": _scan,
+    "cond": _cond,
+    "remat2": _remat,
+}
+
+
+# What a method's `at=` stands on.
+
+
+@dataclasses.dataclass(frozen=True)
+class Tapped:
+    """f with a probe of zeros added to every value that `at` asks for.
+
+    A derivative in the probes is the one in the values: of all of them in one backward pass, and
+    nothing below them is differentiated.
+    """
+
+    function: Callable[[Any, Values], tuple[Any, Values]]  # x, probes → f's scalar, the values
+    replaced: Callable[[Any, Values], tuple[Any, Values]]  # x, values in place of theirs → the same
+    mixed: Callable[[Any, Values], tuple[Any, Values]]  # x, (values, masks) → the same, if masked
+    probes: Values
+    sites: Mapping[str, Site]
+    single: bool  # one name, rather than several or a pattern
+
+    def values(self, x: Any) -> Values:
+        """The values at an input."""
+        return self.function(x, self.probes)[1]
+
+    def gradient(self, x: Any) -> Values:
+        """∂f/∂value at an input, for all of them."""
+        return self.gradient_and_values(x)[0]
+
+    def gradient_and_values(self, x: Any) -> tuple[Values, Values]:
+        """Both, of one forward pass."""
+        return jax.grad(lambda probes: self.function(x, probes), has_aux=True)(self.probes)
+
+    def result(self, values: Mapping[str, Any]) -> Any:
+        """What is handed back: the one name's, or {name: its}."""
+        return next(iter(values.values())) if self.single else dict(values)
+
+
+def tapped(f: Callable[..., Any], at: At, args: Sequence[Any], argnums: Any = 0) -> Tapped:
+    """f at these arguments, with probes at the floating values that `at` asks for."""
+    staged = staging.stage(f, args, argnums)
+    found = sites(staged.jaxpr)
+    single = isinstance(at, str) and at in found
+    names = [
+        name
+        for name in select(found, at)
+        if single or jnp.issubdtype(found[name].value.dtype, jnp.floating)
+    ]
+    values = {name: found[name].value for name in names}
+    if not all(jnp.issubdtype(value.dtype, jnp.floating) for value in values.values()) or not names:
+        raise TypeError(f"no floating value is named by {at!r}. {_listing(found)}")
+
+    def edited(edit: Edit) -> Callable[[Any, Values], tuple[Any, Values]]:
+        def function(x: Any, inputs: Values) -> tuple[Any, Values]:
+            outputs, kept = evaluate(
+                staged.jaxpr,
+                jax.tree.leaves(x),
+                keep=names,
+                edits={name: edit for name in names if name in inputs},
+                inputs=inputs,
+            )
+            y = jax.tree.unflatten(staged.tree, outputs)
+            staging.check_scalar(y)
+            return y, kept
+
+        return function
+
+    return Tapped(
+        function=edited(lambda value, probe: value + checkpoint_name(probe, TAP)),
+        replaced=edited(lambda value, other: other),
+        mixed=edited(masked),
+        probes={name: jnp.zeros(value.shape, value.dtype) for name, value in values.items()},
+        sites={name: found[name] for name in names},
+        single=single,
+    )
+
+
+def one_by_one(
+    method: Callable[..., Any], f: Callable[..., Any], at: At, ref: Any, argnums: Any = 0
+) -> Callable[..., Any]:
+    """`method(upper, ref)(h)` for each value by itself, of methods that put elements to `ref`.
+
+    `ref` is the value's, or {name: its}.  Elements that are not replaced are +inf in what `upper`
+    gets, and stay as f computes them: in a scan they follow what was replaced a step before.
+    """
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        tap = tapped(f, at, args, argnums)
+        results = {}
+        for name, probe in tap.probes.items():
+            own = ref[name] if isinstance(ref, Mapping) else ref
+            upper = lambda h: tap.mixed(x, {name: (h, h != jnp.inf)})[0]
+            results[name] = method(upper, own)(jnp.full_like(probe, jnp.inf))
+        return tap.result(results)
+
+    return explain
+
+
+def straight(
+    method: Callable[..., Any], f: Callable[..., Any], at: At, ref: Any, argnums: Any = 0
+) -> Callable[..., Any]:
+    """`method(upper, h_ref)(h)`, where `upper` is f as a function of the values that `at` names.
+
+    Values that do not depend on each other are one cut of f and move together; one that another
+    feeds has a turn of its own, and so has each step of a scan that feeds the next.
+    """
+
+    def explain(*args: Any) -> Any:
+        x = staging.as_input(staging.pick(args, argnums))
+        tap = tapped(f, at, args, argnums)
+        values, origin = tap.values(x), tap.values(staging.as_reference(ref, x))
+        results = {}
+        for group, by_step in _apart(tap, x):
+            h, h0 = ({name: v[name] for name in group} for v in (values, origin))
+            if by_step:
+                scores = _step_by_step(method, tap, x, h, h0)
+            else:
+                scores = method(lambda h: tap.replaced(x, h)[0], h0)(h)
+            results.update(_by_name(scores, group))
+        return _joined(tap, results)
+
+    return explain
+
+
+def _step_by_step(method: Callable[..., Any], tap: Tapped, x: Any, h: Values, h0: Values) -> Any:
+    """`method(upper, h0)(h)` for each step of a scan, while the others follow; stacked."""
+    (steps,) = {tap.sites[name].steps for name in h}
+    count, depth = math.prod(steps), len(steps)
+
+    def turn(step: Any) -> Any:
+        here = (jnp.arange(count) == step).reshape(steps)
+
+        def upper(own: Values) -> Any:
+            spread = lambda name: jnp.broadcast_to(own[name], h[name].shape)
+            return tap.mixed(x, {name: (spread(name), here) for name in own})[0]
+
+        one = lambda v: v.reshape(count, *v.shape[depth:])[step]
+        return method(upper, jax.tree.map(one, h0))(jax.tree.map(one, h))
+
+    stacked = jax.lax.map(channels_last(turn), jnp.arange(count))
+    return jax.tree.map(lambda v: v.reshape(*steps, *v.shape[1:]), stacked)
+
+
+def _apart(tap: Tapped, x: Any) -> list[tuple[list[str], bool]]:
+    """Names of which none feeds another, and whether each feeds itself, by the steps of a scan."""
+    jaxpr = jax.make_jaxpr(lambda probes: tap.function(x, probes)[1])(tap.probes)
+    names = sorted(tap.probes)  # as a dict's leaves are
+    feeds = {
+        name: {
+            other
+            for other, fed in zip(names, reaches(jaxpr, [n == name for n in names]), strict=True)
+            if fed
+        }
+        for name in names
+    }
+
+    def together(a: str, b: str) -> bool:
+        loops = [tap.sites[n].steps if n in feeds[n] else None for n in (a, b)]
+        return a not in feeds[b] and b not in feeds[a] and loops[0] == loops[1]
+
+    groups: list[list[str]] = []
+    for name in tap.probes:
+        for group in groups:
+            if all(together(name, other) for other in group):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return [(group, group[0] in feeds[group[0]]) for group in groups]
+
+
+def _by_name(result: Any, group: list[str]) -> dict[str, Any]:
+    """{name: contributions, or (contributions, what else the method returned)}."""
+    if isinstance(result, tuple):
+        scores, *rest = result
+        return {name: (scores[name], *rest) for name in group}
+    return {name: result[name] for name in group}
+
+
+def _joined(tap: Tapped, results: dict[str, Any]) -> Any:
+    """What `_by_name` took apart, with the names inside a tuple of results."""
+    if any(isinstance(result, tuple) for result in results.values()):
+        return tuple(
+            tap.result(dict(zip(results, column, strict=True)))
+            for column in zip(*results.values(), strict=True)
+        )
+    return tap.result(results)
