@@ -7,15 +7,13 @@ gradient, whose kernel has in and out exchanged, takes ten times as long (jax is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxplain.surrogate import compat
-
-_JIT = compat.resolve(["jit"])
+from jaxplain.surrogate import compat, walk
 
 
 def channels_last(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,30 +23,29 @@ def channels_last(function: Callable[..., Any]) -> Callable[..., Any]:
         if jax.default_backend() != "cpu":  # elsewhere XLA lays arrays out as it likes
             return function(*args)
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-        outputs = _evaluate(closed, jax.tree.leaves(args))
+        outputs = walk.walk(closed, jax.tree.leaves(args), _visit)
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
     return transposed
 
 
-def _evaluate(closed: Any, values: list[Any]) -> list[Any]:
-    jaxpr, consts = compat.open_jaxpr(closed)
-    env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True))
+def _visit(_: int, equation: Any, values: list[Any]) -> Sequence[Any]:
+    if equation.primitive is jax.lax.conv_general_dilated_p:
+        with compat.source_of(equation):
+            return [_convolve(*values, **equation.params)]
+    if walk.emits(equation) and any(map(_convolves, walk.bodies(equation))):
+        inner = [_again(body) for body in walk.bodies(equation)]
+        return walk.emit(equation, inner, values)[0]
+    return compat.bind(equation, values)
 
-    def read(atom: Any) -> Any:
-        return atom.val if compat.is_literal(atom) else env[atom]
 
-    for equation in jaxpr.eqns:
-        inputs = list(map(read, equation.invars))
-        if equation.primitive in _JIT:
-            outputs = _evaluate(equation.params["jaxpr"], inputs)
-        elif equation.primitive is jax.lax.conv_general_dilated_p:
-            with compat.source_of(equation):
-                outputs = [_convolve(*inputs, **equation.params)]
-        else:
-            outputs = compat.bind(equation, inputs)
-        env.update(zip(equation.outvars, outputs, strict=True))
-    return list(map(read, jaxpr.outvars))
+def _convolves(body: Any) -> bool:
+    primitives = (equation.primitive for _, equation in walk.equations(body))
+    return jax.lax.conv_general_dilated_p in primitives
+
+
+def _again(body: Any) -> walk.Body:
+    return lambda operands, extra: (walk.walk(body, operands, _visit), extra)
 
 
 def _convolve(x: Any, kernel: Any, *, dimension_numbers: Any, **params: Any) -> Any:

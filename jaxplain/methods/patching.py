@@ -13,7 +13,7 @@ from jaxplain.methods.deeplift import deeplift, rule_table
 from jaxplain.methods.integrated_gradients import nodes_and_weights
 from jaxplain.named import taps
 from jaxplain.surrogate import RuleTable, evaluate, staging
-from jaxplain.surrogate.control_flow import reaches
+from jaxplain.surrogate.walk import reaches
 
 OUTPUT = "(output)"
 MULTIPLIERS = ("deeplift", "gradient", "integrated")

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxplain._numerics.cpu_layout import channels_last
-from jaxplain.surrogate import compat, staging
-from jaxplain.surrogate.control_flow import reaches
+from jaxplain.surrogate import compat, primitives, staging, walk
 from jaxplain.surrogate.program import TAP
+from jaxplain.surrogate.walk import reaches
 
 At = str | Sequence[str]
 Path = tuple[int, ...]  # of equations and, below a call, of its bodies
@@ -43,7 +43,7 @@ class Site:
 
 def sites(closed_jaxpr: Any) -> dict[str, Site]:
     """The program's names in order; one that occurs several times is numbered, as in 'h#0'."""
-    found = list(_sites(closed_jaxpr, (), ()))
+    found = list(_sites(closed_jaxpr))
     total = collections.Counter(name for name, _ in found)
     seen: collections.Counter[str] = collections.Counter()
     numbered = {}
@@ -53,15 +53,16 @@ def sites(closed_jaxpr: Any) -> dict[str, Site]:
     return numbered
 
 
-def _sites(jaxpr: Any, path: Path, steps: tuple[int, ...]) -> Iterator[tuple[str, Site]]:
-    for i, eqn in enumerate(compat.open_jaxpr(jaxpr)[0].eqns):
+def _sites(jaxpr: Any) -> Iterator[tuple[str, Site]]:
+    scans: dict[Path, int] = {}
+    for path, eqn in walk.equations(jaxpr):
+        if eqn.primitive.name == "scan":
+            scans[path] = eqn.params["length"]
         if eqn.primitive is _NAME:
+            steps = tuple(n for around, n in scans.items() if path[: len(around)] == around)
             aval = eqn.outvars[0].aval
             value = jax.ShapeDtypeStruct((*steps, *aval.shape), aval.dtype)
-            yield eqn.params["name"], Site((*path, i), value, steps)
-        length = (eqn.params["length"],) if eqn.primitive.name == "scan" else ()
-        for j, body in enumerate(compat.bodies(eqn)):
-            yield from _sites(body, (*path, i, j), (*steps, *length))
+            yield eqn.params["name"], Site(path, value, steps)
 
 
 def select(found: Mapping[str, Site], at: At) -> list[str]:
@@ -101,11 +102,13 @@ def evaluate(
         return compat.evaluate(closed_jaxpr, operands), {}
     found = sites(closed_jaxpr)
     asked = {name: found[name] for name in found if name in edits or name in keep}
-    outputs, kept = _Walker(asked, keep, edits).walk(closed_jaxpr, operands, (), inputs)
+    outputs, kept = _Editor(asked, keep, edits).evaluate(closed_jaxpr, operands, (), inputs)
     return outputs, {name: kept[name] for name in keep}
 
 
-class _Walker:
+class _Editor:
+    """The visitor that reads and replaces the values of names."""
+
     def __init__(self, asked: Mapping[str, Site], keep: Sequence[str], edits: Mapping[str, Edit]):
         self.names = {site.path: name for name, site in asked.items()}
         self.keep = frozenset(keep)
@@ -116,18 +119,13 @@ class _Walker:
         depth = len(path)
         return [name for where, name in self.names.items() if where[:depth] == path]
 
-    def walk(
+    def evaluate(
         self, closed_jaxpr: Any, operands: Sequence[Any], path: Path, inputs: Values
     ) -> tuple[list[Any], Values]:
-        jaxpr, consts = compat.open_jaxpr(closed_jaxpr)
-        env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
         kept: Values = {}
 
-        def read(atom: Any) -> Any:
-            return atom.val if compat.is_literal(atom) else env[atom]
-
-        for i, eqn in enumerate(jaxpr.eqns):
-            values, here = list(map(read, eqn.invars)), (*path, i)
+        def visit(number: int, eqn: Any, values: list[Any]) -> list[Any]:
+            here = (*path, number)
             if here in self.names:
                 outputs, inner = self._visit(eqn, values, self.names[here], inputs)
             elif self.below(here):
@@ -135,8 +133,9 @@ class _Walker:
             else:
                 outputs, inner = compat.bind(eqn, values), {}
             kept.update(inner)
-            env.update(zip(eqn.outvars, outputs, strict=True))
-        return list(map(read, jaxpr.outvars)), kept
+            return outputs
+
+        return walk.walk(closed_jaxpr, operands, visit), kept
 
     def _visit(
         self, eqn: Any, values: list[Any], name: str, inputs: Values
@@ -152,29 +151,34 @@ class _Walker:
     def _enter(
         self, eqn: Any, values: list[Any], here: Path, inputs: Values
     ) -> tuple[list[Any], Values]:
-        """An equation with names inside, emitted again around the walk of its bodies."""
+        """An equation with names inside, emitted again around the visit of its bodies."""
         names = self.below(here)
         inputs = {name: inputs[name] for name in names if name in inputs}
-        kind = eqn.primitive.name
-        if kind not in _RULES:
+
+        def again(body: Any, j: int) -> walk.Body:
+            return lambda operands, inputs: self.evaluate(body, operands, (*here, j), inputs)
+
+        inner = [again(body, j) for j, body in enumerate(walk.bodies(eqn))]
+        if primitives.facts(eqn.primitive).derivative:
+            self._refuse_edits(eqn, names)
+            # Read from the body, while the outputs keep their own derivative.
+            return compat.bind(eqn, values), inner[0](values, inputs)[1]
+        if not walk.emits(eqn) or eqn.primitive.name == "shard_map":
             raise ValueError(
-                f"{names[0]!r} stands inside a {kind!r} at {compat.user_line([eqn])}, which no "
-                "value can be read from or put into"
+                f"{names[0]!r} stands inside a {compat.inner_name(eqn)!r} at "
+                f"{compat.user_line([eqn])}, which no value can be read from or put into"
                 + (": use `jax.lax.scan`, or `fori_loop` with a trip count known at trace time."
-                   if kind == "while" else ".")
+                   if eqn.primitive.name == "while" else ".")
             )  # fmt: skip
-        walks = [
-            lambda values, inputs, body=body, j=j: self.walk(body, values, (*here, j), inputs)
-            for j, body in enumerate(compat.bodies(eqn))
-        ]
-        with compat.source_of(eqn):
-            if kind.startswith("custom") and any(name in self.edits for name in names):
-                raise ValueError(
-                    f"{names[0]!r} stands inside a function with a derivative of its own "
-                    f"({kind} at {compat.user_line([eqn])}): what is put in its place could not "
-                    "be differentiated. Put the tag around the function."
-                )
-            return _RULES[kind](eqn, walks, values, inputs)
+        return walk.emit(eqn, inner, values, inputs)
+
+    def _refuse_edits(self, eqn: Any, names: list[str]) -> None:
+        if any(name in self.edits for name in names):
+            raise ValueError(
+                f"{names[0]!r} stands inside a function with a derivative of its own "
+                f"({eqn.primitive.name} at {compat.user_line([eqn])}): what is put in its place "
+                "could not be differentiated. Put the tag around the function."
+            )
 
 
 def replacement(array: Any, value: Any, name: str) -> Any:
@@ -198,69 +202,6 @@ def masked(value: Any, given: tuple[Any, Any]) -> Any:
     """An edit of a value's elements where a mask is True; the others stay as they are computed."""
     array, mask = given
     return jnp.where(mask, array, value)
-
-
-# Equations with bodies.  `walks[j](values, inputs)` evaluates the j-th → (outputs, kept).
-
-
-def _call(eqn: Any, walks: list[Any], values: list[Any], inputs: Values) -> Any:
-    return walks[0](values, inputs)
-
-
-def _custom(eqn: Any, walks: list[Any], values: list[Any], inputs: Values) -> Any:
-    # Read from the body, while the outputs keep their own derivative.
-    return compat.bind(eqn, values), walks[0](values, inputs)[1]
-
-
-def _scan(eqn: Any, walks: list[Any], values: list[Any], inputs: Values) -> Any:
-    num_consts, num_carry = compat.scan_arity(eqn.params)
-    consts, carry = values[:num_consts], values[num_consts : num_consts + num_carry]
-
-    def body(carry: list[Any], slices: Any) -> Any:
-        xs, inputs = slices
-        outputs, kept = walks[0]([*consts, *carry, *xs], inputs)
-        return outputs[:num_carry], (outputs[num_carry:], kept)
-
-    final, (ys, kept) = jax.lax.scan(
-        body,
-        carry,
-        (values[num_consts + num_carry :], inputs),
-        **{key: eqn.params[key] for key in ("length", "reverse", "unroll")},
-    )
-    return [*final, *ys], kept
-
-
-def _cond(eqn: Any, walks: list[Any], values: list[Any], inputs: Values) -> Any:
-    index, *operands = values
-    shapes = [jax.eval_shape(walk, operands, inputs)[1] for walk in walks]
-
-    def branch(walk: Any) -> Any:
-        def function(operands: list[Any], inputs: Values) -> Any:
-            outputs, kept = walk(operands, inputs)
-            # A value that is not computed, in a branch not taken, counts as zero.
-            return outputs, {
-                name: kept[name] if name in kept else jnp.zeros(s.shape, s.dtype)
-                for shape in shapes
-                for name, s in shape.items()
-            }
-
-        return function
-
-    return jax.lax.switch(index, list(map(branch, walks)), operands, inputs)
-
-
-def _remat(eqn: Any, walks: list[Any], values: list[Any], inputs: Values) -> Any:
-    options = {key: eqn.params[key] for key in ("prevent_cse", "policy")}
-    return jax.checkpoint(walks[0], **options)(values, inputs)
-
-
-_RULES: dict[str, Callable[..., Any]] = {
-    **dict.fromkeys(["jit", "call", "closed_call", "eval_jaxpr"], _call),
-    **dict.fromkeys(["custom_jvp_call", "custom_vjp_call"], _custom),
-    "scan": _scan,
-    "cond": _cond,
-    "remat2": _remat,
-}
 
 
 # What a method's `at=` stands on.

@@ -16,7 +16,7 @@ from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.interpreter import interpret
 from jaxplain.surrogate.table import RuleTable
-from jaxplain.surrogate.values.lifted import settled, value
+from jaxplain.surrogate.values.lifted import Lifted, settled
 
 __all__ = ["RuleTable", "UnsupportedPrimitive", "evaluate", "override"]
 
@@ -79,12 +79,11 @@ def _run(table: RuleTable, jaxpr: Any, leaves: list[Any], references: list[Any])
 
     def walk(jaxpr: Any, operands: list[Any]) -> tuple[list[Any], list[Any]]:
         outputs = [settled(output) for output in interpret(table, jaxpr, operands)]
-        at_reference = [o.reference if hasattr(o, "reference") else value(o) for o in outputs]
-        return outputs, at_reference
+        at_reference = [o.at_reference if isinstance(o, Lifted) else o for o in outputs]
+        return [o.output if isinstance(o, Lifted) else o for o in outputs], at_reference
 
     if not lifted.detached:
-        outputs, at_reference = walk(jaxpr, list(map(lifted.lift, leaves, references)))
-        return list(map(value, outputs)), at_reference
+        return walk(jaxpr, list(map(lifted.lift, leaves, references)))
 
     # The parts are differentiated beside x itself, which must not be: within a backward pass.
     body, consts = compat.open_jaxpr(jaxpr)
@@ -92,9 +91,7 @@ def _run(table: RuleTable, jaxpr: Any, leaves: list[Any], references: list[Any])
     def of_parts(parts: Any, leaves: Any, passive: Any) -> Any:
         references, consts = passive
         operands = list(map(lifted.lift, leaves, references, parts))
-        outputs, at_reference = walk(compat.close_jaxpr(body, consts), operands)
-        totals = [output.total.value if hasattr(output, "total") else output for output in outputs]
-        return totals, at_reference
+        return walk(compat.close_jaxpr(body, consts), operands)
 
     def parts_of(leaves: Any, passive: Any) -> Any:
         return [lifted.parts(v, v0) for v, v0 in zip(leaves, passive[0], strict=True)]

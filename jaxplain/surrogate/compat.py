@@ -6,6 +6,7 @@ and carries trees of them in 0.12; primitives come and go. Everything else asks 
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def _unlisted() -> list[Primitive]:
     """Primitives of public functions that are not themselves among the public names."""
     shapes = [((2, 2), "float32"), ((1, 2, 2), "float32"), ((1,), "int32")]
     closed = jax.make_jaxpr(jax.lax.ragged_dot)(*(jax.ShapeDtypeStruct(*s) for s in shapes))
-    return [equation.primitive for equation in open_jaxpr(closed)[0].eqns]
+    return [equation.primitive for equation in closed.eqns]
 
 
 def public_primitives() -> dict[str, tuple[Primitive, ...]]:
@@ -65,13 +66,21 @@ def is_literal(atom: Any) -> bool:
     return isinstance(atom, Literal)
 
 
-def bodies(equation: Any) -> list[Any]:
-    """The jaxprs inside an equation: of a call, of a loop, of each branch."""
-    params = equation.params
-    for key in ("jaxpr", "call_jaxpr", "branches"):
-        if key in params:
-            return list(params[key]) if key == "branches" else [params[key]]
+def jaxprs_in(params: dict[str, Any]) -> list[Any]:
+    """The jaxprs among the parameters of an equation of which nothing else is known."""
     return list(jaxprs_in_params(params))
+
+
+def shard_map(body: Any, params: dict[str, Any]) -> Any:
+    """`body`, mapped over a mesh as an equation of `shard_map` was."""
+    return jax.shard_map(
+        body,
+        mesh=params["mesh"],
+        in_specs=params["in_specs"],
+        out_specs=params["out_specs"],
+        axis_names=params["newly_manual_axes"],
+        check_vma=params["check_vma"],
+    )
 
 
 @contextlib.contextmanager
@@ -85,10 +94,16 @@ def source_of(equation: Any) -> Iterator[None]:
 
 def bind(equation: Any, values: Sequence[Any]) -> list[Any]:
     """A traced equation's outputs at these values, its custom derivatives and source kept."""
-    params = equation.primitive.get_bind_params(equation.params)
     with source_of(equation), equation.ctx.manager:
-        outputs = equation.primitive.bind(*values, **params)
-    return list(outputs) if equation.primitive.multiple_results else [outputs]
+        return bind_primitive(equation.primitive, values, equation.params)
+
+
+def bind_primitive(
+    primitive: Primitive, values: Sequence[Any], params: dict[str, Any]
+) -> list[Any]:
+    """A primitive's outputs at these values, its custom derivatives kept."""
+    outputs = primitive.bind(*values, **primitive.get_bind_params(params))
+    return list(outputs) if primitive.multiple_results else [outputs]
 
 
 def evaluate(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
@@ -147,3 +162,21 @@ def _own_maximum(array: Any) -> Any:
 @_own_maximum.defjvp
 def _own_tangent(primals: Any, tangents: Any) -> Any:
     return _own_maximum(*primals), tangents[0]
+
+
+def inner_name(equation: Any) -> str:
+    """What an equation does, in JAX's word for it: of a hidden call the operation that it hides."""
+    hidden = equation.params.get("_prim")
+    return equation.primitive.name if hidden is None else type(hidden).__name__
+
+
+def home(primitive: Primitive) -> tuple[str, str]:
+    """The module and name under which another library's primitive can be imported."""
+    for module in list(sys.modules.values()):
+        for name, item in list(getattr(module, "__dict__", {}).items()):
+            if item is primitive:
+                return module.__name__, name
+    raise TypeError(
+        f"the primitive {primitive.name!r} can't be pickled: it stands under no name in any "
+        "imported module"
+    )

@@ -1,63 +1,183 @@
-"""Every public lax primitive, in exactly one group.
+"""What is known of each primitive: the one table of facts that everything else asks.
 
-The groups say what a primitive *is* (linear, a unary function, a maximum ...), not what a method
-makes of it; tables are built from them.  A primitive that a new JAX adds belongs to none, and the
-test that counts them fails until it is placed here.
+A primitive stands here once, with its group (what it *is*: linear, elementwise, a maximum ...) and
+whatever else a rule needs to know of it.  Rule tables are built from the groups.  One that a new
+JAX makes public is in no group, and the test that counts them fails until it is placed here; one
+of another library is `foreign`: it is integrated by JAX's own derivative.
 """
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from jax.extend.core import Primitive
 
 from jaxplain.surrogate import compat
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    # Linear, jointly, in all active floating operands; other operands are indices or sizes.
-    "linear": tuple(
-        """add_any all_gather all_to_all broadcast_in_dim concatenate copy cumsum
-        device_put fft gather dynamic_slice dynamic_update_slice imag real conj complex name
-        optimization_barrier pad ppermute psum ragged_all_to_all reduce_sum reduce_window_sum
-        reshape rev scatter-add scatter-sub scatter select_and_gather_add select_and_scatter_add
-        sharding_constraint slice split squeeze stack tile transpose unstack all_gather_reduced
-        pvary reduce_scatter""".split()
-    ),
-    # Elementwise, any number of operands: a region of these with one root is a scalar function.
-    "elementwise": tuple(
-        """abs acos acosh add asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt clamp
-        convert_element_type cos cosh digamma div erf erf_inv erfc exp exp2 expm1 igamma
-        igammac integer_pow lgamma log log1p log2 logistic max min mul neg
-        one_minus_square polygamma polynomial pow reduce_precision regularized_incomplete_beta
-        rsqrt select_n sin sinh sqrt square sub tan tanh nextafter stop_gradient
-        rem floor ceil round sign
-        and or xor not eq ne lt le gt ge eq_to le_to lt_to is_finite
-        population_count clz shift_left shift_right_arithmetic shift_right_logical
-        mulhi random_gamma""".split()
-    ),
-    "bilinear": ("dot_general", "conv_general_dilated", "ragged_dot_general"),
-    "maximum": tuple(
-        """reduce_max reduce_min reduce_window_max reduce_window_min cummax cummin
-        scatter-max scatter-min""".split()
-    ),
-    # Differentiable and none of the above: the local path integral.
-    "curved": tuple(
-        """cholesky cumlogsumexp cumprod eigh lu qr
-        reduce reduce_prod scatter-mul sort svd top_k triangular_solve
-        tridiagonal_solve eig approx_top_k""".split()
-    ),
-    "linear_solve": ("custom_linear_solve",),
-    # Of booleans and integers, or to them: carried along, but nothing flows back.
-    "discrete": ("reduce_and", "reduce_or", "reduce_xor"),
-    "control_flow": ("scan", "cond", "while", "remat2"),
-    # Calls are opened before any table sees them.
-    "calls": ("jit", "custom_jvp_call", "custom_vjp_call", "call", "closed_call", "eval_jaxpr"),
-    # Without a derivative, or not meant for programs that are explained.
-    "opaque": tuple(
-        """argmax argmin hessenberg householder_product schur tridiagonal igamma_grad_a zeta
-        pmax pmin bitcast_convert_type reduce_window select_and_scatter
-        random_bits random_fold_in random_seed random_split rng_bit_generator rng_uniform
-        threefry2x32 custom_lin stage""".split()
-    ),
-    # Never with an active operand: they make values, or order effects.
-    "sources": tuple("""after_all axis_index create_token dce_sink empty2 iota get swap""".split()),
+Params = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is known of a primitive.
+
+    Args:
+      group: what it is; see `GROUPS`.
+      moves: it moves or copies elements of its first operand and computes nothing.
+      index: the first of its operands that are indices or sizes, if there are any.
+      kinked: its derivative jumps, so that a secant is not smooth down to Δ = 0.
+      jumps: it is constant between jumps.
+      domain: it is defined, or smooth, on a part of the line only.
+      falls: it is a minimum.
+      counts: of booleans it is a count of what real numbers decide.
+      along: the parameter with the axis (or axes) that it works along; other axes are items.
+      matrix: it works on matrices in the last two axes; other axes are items.
+      bodies: the parameters that hold its bodies, jaxprs or tuples of them.
+      derivative: it is a call with a derivative of its own.
+    """
+
+    group: str
+    moves: bool = False
+    index: int | None = None
+    kinked: bool = False
+    jumps: bool = False
+    domain: bool = False
+    falls: bool = False
+    counts: bool = False
+    along: str | None = None
+    matrix: bool = False
+    bodies: tuple[str, ...] = ()
+    derivative: bool = False
+
+
+# What each group says of its primitives; their order is the order of rules in a table.
+GROUPS: dict[str, str] = {
+    "linear": "jointly linear in all active floating operands; others are indices or sizes",
+    "elementwise": "any number of operands: a region of these with one root is a scalar function",
+    "bilinear": "linear in each of two operands",
+    "maximum": "the largest or smallest of a set",
+    "curved": "differentiable and none of the above",
+    "linear_solve": "the solution of a linear system",
+    "discrete": "of booleans and integers, or to them: nothing flows back",
+    "control_flow": "with bodies that are emitted again around lifted values",
+    "calls": "opened before any table sees them",
+    "opaque": "without a derivative, or not meant for programs that are explained",
+    "sources": "never with an active operand: they make values, or order effects",
+    "foreign": "not JAX's own: integrated by their own derivative",
 }
 
 
-def group(name: str) -> tuple:
-    """The primitive objects of a group, in this JAX version."""
-    return compat.resolve(GROUPS[name])
+def _entries() -> dict[str, Facts]:
+    table: dict[str, Facts] = {}
+
+    def add(group: str, names: str, **facts: Any) -> None:
+        for name in names.split():
+            table[name] = Facts(group, **facts)
+
+    add("linear", """add_any all_gather all_to_all concatenate device_put fft imag real conj complex
+        optimization_barrier pad ppermute psum psum_invariant ragged_all_to_all reduce_window_sum
+        sharding_constraint split stack tile unstack all_gather_reduced all_gather_invariant
+        pvary pcast reduce_scatter mesh_cast reshard unreduced_psum""")
+    add("linear", "broadcast_in_dim reshape squeeze transpose slice rev copy name", moves=True)
+    add("linear", "gather dynamic_slice", moves=True, index=1)
+    add("linear", "dynamic_update_slice", index=2)
+    add("linear", "scatter scatter-add scatter-sub", index=1)
+    add("curved", "select_and_gather_add select_and_scatter_add")
+    add("linear", "reduce_sum", counts=True, along="axes")
+    add("linear", "cumsum", along="axis")
+
+    add("elementwise", """asin asinh atan atan2 bessel_i0e bessel_i1e convert_element_type
+        cos cosh erf erfc erf_inv exp exp2 expm1 igamma igammac integer_pow logistic mul neg
+        one_minus_square polygamma polynomial reduce_precision regularized_incomplete_beta
+        sin sinh square sub add tan tanh div stop_gradient random_gamma abs""")
+    add("elementwise", """acos acosh asin atanh cbrt digamma erf_inv lgamma log log1p log2 pow rsqrt
+        sqrt""", domain=True)
+    add("elementwise", "max nextafter rem select_n clamp", kinked=True)
+    add("elementwise", "min", kinked=True, falls=True)
+    add("elementwise", "floor ceil round sign", jumps=True)
+    add("elementwise", """and or xor not eq ne lt le gt ge eq_to le_to lt_to is_finite
+        population_count clz shift_left shift_right_arithmetic shift_right_logical mulhi""")
+
+    add("bilinear", "dot_general conv_general_dilated ragged_dot_general")
+
+    add("maximum", "reduce_max", along="axes")
+    add("maximum", "reduce_min", along="axes", falls=True)
+    add("maximum", "reduce_window_max")
+    add("maximum", "reduce_window_min", falls=True)
+    add("maximum", "cummax", along="axis")
+    add("maximum", "cummin", along="axis", falls=True)
+    add("maximum", "scatter-max", index=1)
+    add("maximum", "scatter-min", index=1, falls=True)
+
+    add("curved", "cumlogsumexp cumprod", along="axis")
+    add("curved", "sort", along="dimension")
+    add("curved", "top_k", along="axis")
+    add("curved", "approx_top_k", along="reduction_dimension")
+    add("curved", "reduce_prod", along="axes")
+    add("curved", "scatter-mul", index=1)
+    add("curved", "reduce")
+    add("curved", """cholesky eigh lu qr svd triangular_solve tridiagonal_solve eig""", matrix=True)
+
+    add("linear_solve", "custom_linear_solve", bodies=("jaxprs",))
+    add("discrete", "reduce_or reduce_and", counts=True, along="axes")
+    add("discrete", "reduce_xor argmax argmin", along="axes")
+
+    add("control_flow", "scan remat2 shard_map", bodies=("jaxpr",))
+    add("control_flow", "cond", bodies=("branches",))
+    add("control_flow", "while", bodies=("cond_jaxpr", "body_jaxpr"))
+
+    add("calls", "jit", bodies=("jaxpr",))
+    add("calls", "call closed_call eval_jaxpr", bodies=("call_jaxpr",))
+    add("calls", "custom_jvp_call custom_vjp_call", bodies=("call_jaxpr",), derivative=True)
+
+    add("opaque", """igamma_grad_a zeta pmax pmin bitcast_convert_type reduce_window
+        select_and_scatter random_bits random_fold_in random_seed random_split rng_bit_generator
+        rng_uniform threefry2x32 custom_lin stage""")
+    add("opaque", "hessenberg householder_product schur tridiagonal", matrix=True)
+    add("sources", "after_all axis_index create_token dce_sink empty2 iota get swap")
+    return table
+
+
+FACTS: dict[str, Facts] = _entries()
+_FOREIGN = Facts("foreign")
+
+# A primitive that JAX uses and does not list (a `psum` under `shard_map`) is known by its name.
+Key = Primitive | str
+
+
+def _keys(name: str) -> tuple[Key, ...]:
+    return compat.resolve([name]) or (name,)
+
+
+_BY_KEY: dict[Key, Facts] = {key: known for name, known in FACTS.items() for key in _keys(name)}
+
+
+def key(primitive: Any) -> Any:
+    """What a primitive is looked up by: itself, or its name where JAX does not list it."""
+    if primitive in _BY_KEY or primitive.name not in _BY_KEY:
+        return primitive
+    return primitive.name
+
+
+def facts(primitive: Any) -> Facts:
+    """What is known of a primitive (or of a pattern that stands in one's place)."""
+    return _BY_KEY.get(key(primitive), _FOREIGN)
+
+
+def where(holds: Callable[[Facts], bool]) -> tuple[Key, ...]:
+    """The keys of the primitives of which something holds."""
+    return tuple(found for found, known in _BY_KEY.items() if holds(known))
+
+
+def group(name: str) -> tuple[Key, ...]:
+    """The keys of a group's primitives."""
+    if name not in GROUPS:
+        raise KeyError(name)
+    return where(lambda known: known.group == name)
+
+
+def unplaced(names: Iterable[str]) -> list[str]:
+    """Those of these names that the table does not know."""
+    return sorted(set(names) - set(FACTS))

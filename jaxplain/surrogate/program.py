@@ -1,7 +1,8 @@
-"""The traced program: a flat list of equations, jits and custom derivatives opened up.
+"""The traced program: a flat list of equations, calls opened up.
 
-A jaxpr nests calls that mean nothing to an explanation (`jit`, `custom_jvp`, `custom_vjp`).  They
-are inlined, so that a pattern may span them; scans, conditionals and remat keep their bodies.
+A jaxpr nests calls that mean nothing to an explanation (`jit`, most functions with a derivative of
+their own).  They are inlined, so that a pattern may span them; scans, conditionals, remat and the
+calls that a table keeps whole keep their bodies.
 """
 
 from __future__ import annotations
@@ -12,16 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Primitive
 
-from jaxplain.surrogate import compat
-
-_CALLS = {
-    **dict.fromkeys(compat.resolve(["jit"]), "jaxpr"),
-    **dict.fromkeys(
-        compat.resolve(["custom_jvp_call", "custom_vjp_call", "call", "closed_call", "eval_jaxpr"]),
-        "call_jaxpr",
-    ),
-}
+from jaxplain.surrogate import compat, known_calls, primitives, walk
 
 _NAMES = compat.resolve(["name"])
 TAP = "jaxplain.tap"  # the name of what is added to a value to receive its multiplier
@@ -63,6 +57,8 @@ class Equation:
 
     def bind(self, *values: Any) -> list[Any]:
         """The equation's outputs at these input values, by JAX's own meaning of the primitive."""
+        if isinstance(self.primitive, Primitive):
+            return compat.bind_primitive(self.primitive, values, self.params)
         outputs = self.primitive.bind(*values, **self.params)
         return list(outputs) if self.primitive.multiple_results else [outputs]
 
@@ -74,11 +70,16 @@ class Equation:
     def aval(self) -> Any:
         return self.outputs[0].aval
 
+    @property
+    def facts(self) -> primitives.Facts:
+        """What is known of the primitive."""
+        return primitives.facts(self.primitive)
+
     def __str__(self) -> str:
         def names(atoms: Iterable[Atom]) -> str:
             return ", ".join(atom.aval.str_short(short_dtypes=True) for atom in atoms)
 
-        return f"{self.primitive.name}({names(self.inputs)}) -> {names(self.outputs)}"
+        return f"{compat.inner_name(self)}({names(self.inputs)}) -> {names(self.outputs)}"
 
     @property
     def path(self) -> str:
@@ -93,22 +94,15 @@ class Equation:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """Equations in order, from input variables to output atoms."""
+    """Equations in order, from input variables to output atoms; `active` ones depend on x."""
 
     inputs: tuple[Variable, ...]
     equations: tuple[Equation, ...]
     outputs: tuple[Atom, ...]
+    active: frozenset[Variable] = frozenset()
 
     def producers(self) -> dict[Variable, Equation]:
         return {output: eqn for eqn in self.equations for output in eqn.outputs}
-
-    def reached(self, active: Sequence[bool]) -> set[Variable]:
-        """The variables that depend on these of the inputs."""
-        found = {v for v, is_active in zip(self.inputs, active, strict=True) if is_active}
-        for equation in self.equations:
-            if not found.isdisjoint(a for a in equation.inputs if isinstance(a, Variable)):
-                found.update(equation.outputs)
-        return found
 
     def without_dead_code(self) -> Program:
         """The same program less what its outputs and effects do not need."""
@@ -121,62 +115,77 @@ class Program:
         return dataclasses.replace(self, equations=tuple(reversed(kept)))
 
 
-def from_jaxpr(closed_jaxpr: Any, calls: tuple[Any, ...] = ()) -> Program:
-    """A jaxpr as a flat program; `calls` are the equations around it, if it is a body."""
-    jaxpr, _ = compat.open_jaxpr(closed_jaxpr)
-    inputs = tuple(Variable(v.aval) for v in jaxpr.invars)
-    equations: list[Equation] = []
-    outputs = _inline(closed_jaxpr, inputs, equations, calls)
-    return Program(inputs, tuple(equations), tuple(outputs)).without_dead_code()
+Keeps = Callable[[Any, list[bool]], bool]  # a traced call, which of its operands are active
 
 
-def _inline(
-    closed_jaxpr: Any, inputs: Sequence[Atom], equations: list[Equation], calls: tuple[Any, ...]
-) -> list[Atom]:
-    jaxpr, consts = compat.open_jaxpr(closed_jaxpr)
-    env: dict[Any, Atom] = dict(zip(jaxpr.invars, inputs, strict=True))
-    env.update((v, Constant(c)) for v, c in zip(jaxpr.constvars, consts, strict=True))
+def from_jaxpr(
+    closed_jaxpr: Any,
+    active: Sequence[bool],
+    calls: tuple[Any, ...] = (),
+    keeps: Keeps = lambda call, active: False,
+) -> Program:
+    """A jaxpr as a flat program.
 
-    def read(atom: Any) -> Atom:
-        return Constant(atom.val) if compat.is_literal(atom) else env[atom]
-
-    for eqn in jaxpr.eqns:
-        atoms = [read(atom) for atom in eqn.invars]
-        if eqn.primitive in _CALLS:
-            outputs = _inline(_body(eqn), atoms, equations, (eqn, *calls))
-            env.update(zip(eqn.outvars, outputs, strict=True))
-        elif eqn.primitive in _NAMES and eqn.params["name"] != TAP:
-            env[eqn.outvars[0]] = atoms[0]  # a name changes nothing, what is explained included
-        else:
-            fresh = tuple(Variable(v.aval) for v in eqn.outvars)
-            env.update(zip(eqn.outvars, fresh, strict=True))
-            equations.append(
-                Equation(
-                    eqn.primitive, tuple(atoms), fresh, dict(eqn.params), eqn.effects, (eqn, *calls)
-                )
-            )
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-def _body(call: Any) -> Any:
-    """A call's jaxpr.
-
-    `jnp.hypot` keeps clear of overflow by scaling with 2^±74 (JAX 0.12) or by the larger of its
-    operands: steps that leave a reference near zero without digits. It is written out instead.
+    `calls` are the equations around it, if it is a body; `keeps` says which of the calls with a
+    derivative of their own stay as they are.
     """
-    body = call.params[_CALLS[call.primitive]]
-    if call.params.get("name") == "hypot":
-        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in call.invars]
-        [jaxs] = compat.open_jaxpr(jax.make_jaxpr(jnp.hypot)(*shapes))[0].eqns
-        if str(jaxs.params[_CALLS[jaxs.primitive]]) == str(body):
-            return jax.make_jaxpr(lambda a, b: jnp.sqrt(a * a + b * b))(*shapes)
-    return body
+    flat = _Flat(keeps)
+    inputs = tuple(Variable(v.aval) for v in compat.open_jaxpr(closed_jaxpr)[0].invars)
+    flat.active.update(v for v, is_active in zip(inputs, active, strict=True) if is_active)
+    outputs = flat.inline(closed_jaxpr, inputs, calls)
+    found = Program(inputs, tuple(flat.equations), tuple(outputs), frozenset(flat.active))
+    return found.without_dead_code()
+
+
+class _Flat:
+    """The visitor that collects equations."""
+
+    def __init__(self, keeps: Keeps):
+        self.keeps = keeps
+        self.equations: list[Equation] = []
+        self.active: set[Atom] = set()
+
+    def inline(self, jaxpr: Any, inputs: Sequence[Atom], calls: tuple[Any, ...]) -> list[Atom]:
+        def visit(_: int, eqn: Any, atoms: list[Atom]) -> Sequence[Atom]:
+            mask = [atom in self.active for atom in atoms]
+            call = known_calls.of(eqn)
+            if call is not None:
+                return self.add(eqn, atoms, mask, calls, call, {"call": eqn})
+            if self.opens(eqn, mask):
+                return self.inline(walk.bodies(eqn)[0], atoms, (eqn, *calls))
+            if eqn.primitive in _NAMES and eqn.params["name"] != TAP:
+                return atoms  # a name changes nothing, what is explained included
+            return self.add(eqn, atoms, mask, calls, eqn.primitive, dict(eqn.params))
+
+        return walk.walk(jaxpr, inputs, visit, known=Constant)
+
+    def opens(self, eqn: Any, mask: list[bool]) -> bool:
+        known = primitives.facts(eqn.primitive)
+        return known.group == "calls" and not (known.derivative and self.keeps(eqn, mask))
+
+    def add(
+        self,
+        eqn: Any,
+        atoms: Sequence[Atom],
+        mask: list[bool],
+        calls: tuple[Any, ...],
+        primitive: Any,
+        params: dict[str, Any],
+    ) -> list[Variable]:
+        outputs = [Variable(v.aval) for v in eqn.outvars]
+        reached = walk.reached(eqn, mask)
+        self.active.update(v for v, is_active in zip(outputs, reached, strict=True) if is_active)
+        equation = Equation(
+            primitive, tuple(atoms), tuple(outputs), params, eqn.effects, (eqn, *calls)
+        )
+        self.equations.append(equation)
+        return outputs
 
 
 def trace(fun: Callable[..., Any], *args: Any) -> tuple[Program, Any]:
     """The program of `fun` at these arrays, and the tree of its output."""
     closed, shapes = jax.make_jaxpr(fun, return_shape=True)(*args)
-    return from_jaxpr(closed), jax.tree.structure(shapes)
+    return from_jaxpr(closed, [False] * len(jax.tree.leaves(args))), jax.tree.structure(shapes)
 
 
 def broadcast(value: Any, shape: Sequence[int]) -> Any:

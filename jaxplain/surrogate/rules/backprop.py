@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
-from jaxplain.surrogate import patterns
+from jaxplain.surrogate import patterns, program, walk
 from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.table import RuleTable
-from jaxplain.surrogate.values.lifted import Single, value
+from jaxplain.surrogate.values.lifted import value
+from jaxplain.surrogate.values.single import Single
 
 
 def native(equation: Equation, *operands: Any) -> list[Any]:
@@ -36,11 +38,27 @@ def _deconvnet(equation: Equation, operand: Single) -> list[Any]:
     return [Single(surrogate(operand.value, None))]
 
 
+def _unless_relu(call: Any, active: Sequence[bool]) -> bool:
+    """A function with a derivative of its own keeps it, but for a relu, clipped or not."""
+    body = program.from_jaxpr(walk.bodies(call)[0], active)
+    spelled = patterns.replace(body, [patterns.relu], body.active).equations
+    names = {equation.primitive.name for equation in spelled}
+    return patterns.relu.name not in names or not names <= {patterns.relu.name, *_CLIPS}
+
+
+_CLIPS = ("min", "max", "clamp")
+
+
+def _table(rule: Any) -> RuleTable:
+    table = RuleTable(Single, fallback=native, keeps=_unless_relu)
+    return table.register(patterns.relu, rule)
+
+
 def guided_backprop() -> RuleTable:
     """Relus pass positive multipliers of positive inputs; everything else is the gradient."""
-    return RuleTable(Single, {patterns.relu: _guided}, fallback=native)
+    return _table(_guided)
 
 
 def deconvnet() -> RuleTable:
     """Relus pass positive multipliers; everything else is the gradient."""
-    return RuleTable(Single, {patterns.relu: _deconvnet}, fallback=native)
+    return _table(_deconvnet)

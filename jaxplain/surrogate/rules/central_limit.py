@@ -24,10 +24,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach, with_backward
+from jaxplain.surrogate.rules.chain import slope
 from jaxplain.surrogate.rules.parted import Choice, Kind, choice, transpose
 from jaxplain.surrogate.table import RuleTable
-from jaxplain.surrogate.values.pair import Expression
 from jaxplain.surrogate.values.parted import Parts
+from jaxplain.surrogate.values.region import Expression
 from jaxplain.surrogate.values.spread import Spread
 
 
@@ -73,14 +74,14 @@ def _nonlinear(expression: Expression, root: Any, chosen: bool) -> Parts:
     def slopes(squares: Any, x: Any, x0: Any, constants: Any) -> tuple[Any, Any, Any]:
         """A, B and Δy, with Δy = A Δz + B V."""
         delta = x - x0
-        secant = expression.slope(x, x0, constants)
+        secant = slope(expression, x, x0, constants)
         change = secant * delta
         if not chosen:
             return secant, jnp.zeros_like(secant), change
         known = (squares > float(jnp.finfo(delta.dtype).tiny)) & jnp.isfinite(squares)
         squares = jnp.where(known, squares, 1)
         half, middle = jnp.sqrt(delta * delta / 4 + squares / 2), (x + x0) / 2
-        mean = jnp.where(known, expression.slope(middle + half, middle - half, constants), secant)
+        mean = jnp.where(known, slope(expression, middle + half, middle - half, constants), secant)
         return mean, jnp.where(known, (change - mean * delta) / squares, 0), change
 
     def forward(parts: Any, passive: Any) -> Any:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxplain.surrogate import compat, program
+from jaxplain.surrogate import program
 from jaxplain.surrogate.program import Constant, Equation
 from jaxplain.surrogate.rules.linear import discrete, linear
-from jaxplain.surrogate.values.pair import Deferred, is_real
-
-COUNTS = compat.resolve(["reduce_sum", "reduce_or", "reduce_and"])
+from jaxplain.surrogate.values.pair import is_real
+from jaxplain.surrogate.values.region import Region
 
 
 def counted(equation: Equation, operand: Any) -> list[Any]:
@@ -20,7 +19,7 @@ def counted(equation: Equation, operand: Any) -> list[Any]:
     """
     if is_real(operand):
         return linear(equation, operand)
-    if not (isinstance(operand, Deferred) and all(map(is_real, operand.roots))):
+    if not (isinstance(operand, Region) and all(map(is_real, operand.roots))):
         return discrete(equation, operand)
     name, axes, dtype = equation.primitive.name, equation.params["axes"], equation.aval.dtype
 
@@ -35,5 +34,6 @@ def counted(equation: Equation, operand: Any) -> list[Any]:
     for step in rewritten.equations:
         inputs = [a.value if isinstance(a, Constant) else env[a] for a in step.inputs]
         summed = step.primitive.name == "reduce_sum"
-        (env[step.outputs[0]],) = linear(step, *inputs) if summed else [Deferred(step, inputs)]
+        outputs = linear(step, *inputs) if summed else [operand.after(step, *inputs)]
+        (env[step.outputs[0]],) = outputs
     return [env[rewritten.outputs[0]]]

@@ -1,4 +1,4 @@
-"""Elementwise equations: one root makes a chain, several make sums, products and choices."""
+"""Elementwise equations: one root makes a region, several make sums, products and choices."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import jax.numpy as jnp
 
 from jaxplain.surrogate import compat
 from jaxplain.surrogate.program import Equation, broadcast
-from jaxplain.surrogate.rules.linear import bilinear, linear
-from jaxplain.surrogate.rules.operands import active_roots, actives, refuse_counts
+from jaxplain.surrogate.rules.bilinear import bilinear
+from jaxplain.surrogate.rules.chain import rescaled
+from jaxplain.surrogate.rules.linear import linear
+from jaxplain.surrogate.rules.operands import refuse_counts
 from jaxplain.surrogate.rules.path_integral import path_integral
-from jaxplain.surrogate.rules.products import Product, times, weighted
+from jaxplain.surrogate.rules.products import Product, quotient, times
 from jaxplain.surrogate.values.lifted import settled
-from jaxplain.surrogate.values.pair import Deferred, Pair, Paired, is_real
+from jaxplain.surrogate.values.pair import Pair, Paired, active_roots, actives, is_real
+from jaxplain.surrogate.values.region import Region, decided
+
+_SUMS = ("add", "sub", "convert_element_type", "neg")
 
 
 def elementwise(norm_theta: float | None, equation: Equation, *operands: Any) -> list[Any]:
-    """One root: wait for the whole chain.  Several: sums are linear, the rest Shapley values."""
-    shape = equation.aval.shape
-    operands = tuple(_spread(operand, shape) for operand in operands)
+    """One root: wait for the whole region.  Several: sums are linear, the rest Shapley values."""
+    operands = tuple(spread(operand, equation.aval.shape) for operand in operands)
     roots = active_roots(operands)
     if len(roots) > 1:  # what is frozen of another root is a constant
-        operands = tuple(
-            operand.settle() if getattr(operand, "frozen", False) else operand
-            for operand in operands
-        )
+        operands = tuple(settled(o) if isinstance(o, Paired) and o.frozen else o for o in operands)
         roots = active_roots(operands)
     if not roots:
         return equation.bind(*operands)
@@ -34,7 +35,7 @@ def elementwise(norm_theta: float | None, equation: Equation, *operands: Any) ->
         return _complex(equation, *operands)
     refuse_counts(equation, operands)
     if len(roots) == 1 and not any(isinstance(operand, Product) for operand in operands):
-        return [Deferred(equation, operands)]
+        return [Region(equation, operands, rescaled)]
     return _several_roots(norm_theta, equation, operands)
 
 
@@ -43,39 +44,37 @@ def _several_roots(
 ) -> list[Any]:
     name = equation.primitive.name
     if name == "stop_gradient":  # of several roots together: constant to what follows
-        return [Deferred(equation, [operands[0].settle()])]
+        return [Region(equation, (settled(operands[0]),), rescaled)]
     if not jnp.issubdtype(equation.aval.dtype, jnp.floating):
-        return [Deferred(equation, [_unproduct(operand) for operand in operands])]
-    if isinstance(operands[0], Product) and _scales_first(equation, operands):
+        return [Region(equation, tuple(map(_unproduct, operands)), rescaled)]
+    if isinstance(operands[0], Product) and _scales(equation, operands):
         first, *others = operands[0].factors
-        scaled_first = Deferred(equation, (first, *operands[1:]))
-        return [Product(operands[0].equation, [scaled_first, *others])]
-    if name in ("add", "sub", "convert_element_type", "neg") and all(
-        is_real(operand) for operand in actives(operands)
-    ):
+        scaled_first = Region(equation, (first, *operands[1:]), rescaled)
+        return [Product(operands[0].equation, (scaled_first, *others))]
+    if name in _SUMS and all(map(is_real, actives(operands))):
         return linear(equation, *operands)
     if name == "mul":
         return [times(norm_theta, equation, *operands)]
     if name == "div" and all(isinstance(operand, Paired) for operand in operands):
-        return [weighted(norm_theta, equation, *map(settled, operands), inverse=True)]
+        return [quotient(norm_theta, equation, *operands)]
     if name == "select_n" and not isinstance(operands[0], Paired):
         return linear(equation, *operands)
-    chooser = active_roots(operands[:1])
-    return [
-        Deferred(
-            equation,
-            [
-                operand
-                if isinstance(operand, Deferred)
-                and (not is_real(operand) or set(map(id, operand.roots)) <= set(map(id, chooser)))
-                else settled(operand)
-                for operand in operands
-            ],
+    return [Region(equation, _chosen_between(operands), rescaled)]
+
+
+def _chosen_between(operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The operands of a choice: predicates and functions of what they decide by go on waiting."""
+    chooser = set(map(id, active_roots(operands[:1])))
+
+    def waits(operand: Any) -> bool:
+        return isinstance(operand, Region) and (
+            not is_real(operand) or set(map(id, operand.roots)) <= chooser
         )
-    ]
+
+    return tuple(operand if waits(operand) else settled(operand) for operand in operands)
 
 
-def _scales_first(equation: Equation, operands: tuple[Any, ...]) -> bool:
+def _scales(equation: Equation, operands: tuple[Any, ...]) -> bool:
     """Whether the equation scales a product, which goes on waiting for factors."""
     name = equation.primitive.name
     return name == "neg" or (name == "div" and not isinstance(operands[1], Paired))
@@ -87,9 +86,9 @@ def _unproduct(operand: Any) -> Any:
 
 def _complex(equation: Equation, *operands: Any) -> list[Any]:
     name = equation.primitive.name
-    operands = tuple(settled(operand) for operand in operands)
+    operands = tuple(map(settled, operands))
     active = actives(operands)
-    if name in ("add", "sub", "neg", "convert_element_type", "copy") or (
+    if name in (*_SUMS, "copy") or (
         len(active) == 1 and (name == "mul" or (name == "div" and active[0] is operands[0]))
     ):
         return linear(equation, *operands)
@@ -98,22 +97,18 @@ def _complex(equation: Equation, *operands: Any) -> list[Any]:
     return path_integral(equation, *operands)
 
 
-def _spread(operand: Any, shape: tuple[int, ...]) -> Any:
+def spread(operand: Any, shape: tuple[int, ...]) -> Any:
     """An active operand brought to the shape of the elementwise result."""
     if not isinstance(operand, Paired) or operand.shape == shape:
         return operand
-    if isinstance(operand, Deferred) and not is_real(operand):
-        spreading = _broadcast_equation(operand, shape)
-        return operand.through(spreading, linear)
-    operand = operand.settle()
+    equation = _broadcast_equation(shape)
+    if isinstance(operand, Region) and not is_real(operand):
+        return operand.through(equation, lambda root: spread(root, shape))
+    waiting, operand = operand, operand.settle()
     if not isinstance(operand, Paired):
         return operand
-    return Pair(
-        broadcast(operand.value, shape),
-        broadcast(operand.reference, shape),
-        reduced=operand.reduced,
-        scale=operand.scale,
-    )
+    value, reference = broadcast(operand.value, shape), broadcast(operand.reference, shape)
+    return decided(equation, [waiting], 0, Pair(value, reference, operand.note))
 
 
 class _Broadcast(Equation):
@@ -121,6 +116,6 @@ class _Broadcast(Equation):
         return [broadcast(values[0], self.params["shape"])]
 
 
-def _broadcast_equation(operand: Any, shape: tuple[int, ...]) -> Equation:
+def _broadcast_equation(shape: tuple[int, ...]) -> Equation:
     (primitive,) = compat.resolve(["broadcast_in_dim"])
     return _Broadcast(primitive, (), (), {"shape": shape})

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
-
-from jaxplain.surrogate import compat
 from jaxplain.surrogate.program import Equation
-from jaxplain.surrogate.rules.operands import FIRST_INDEX
 from jaxplain.surrogate.table import Rule, RuleTable
 from jaxplain.surrogate.values.lifted import settled, value
-from jaxplain.surrogate.values.pair import Paired
+from jaxplain.surrogate.values.pair import Paired, is_inexact
 
 
 def freeze_choices(table: RuleTable) -> RuleTable:
@@ -26,7 +24,7 @@ def freeze_choices(table: RuleTable) -> RuleTable:
 
     Returns:
       A RuleTable.  Multipliers times (x - ref) sum to f(x) - f(ref) less what changes with the
-      choices; `deeplift(..., return_gap=True)`, which uses this, returns that rest as the gap.
+      choices.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxplain as jxp
@@ -35,24 +33,20 @@ def freeze_choices(table: RuleTable) -> RuleTable:
       >>> jxp.deeplift(f, jnp.array([2.0, 0.0]), rules=table)(jnp.array([1.0, 3.0]))
       Array([-0.,  3.], dtype=float32)
     """
-    rules = {key: functools.partial(_frozen, rule) for key, rule in table.rules.items()}
-    frozen = RuleTable(table.lifted, rules, table.fallback)
-    return frozen.register(compat.resolve(["argmax", "argmin"]), _at_value)
+    rules = {key: functools.partial(_at_x, rule) for key, rule in table.rules.items()}
+    return dataclasses.replace(table, rules=rules)
 
 
-def _frozen(rule: Rule, equation: Equation, *operands: Any) -> list[Any]:
-    first = FIRST_INDEX.get(equation.primitive.name, len(operands))
+def _at_x(rule: Rule, equation: Equation, *operands: Any) -> Sequence[Any]:
+    """The rule's outputs, where what is discrete and waits for no choice is x's own."""
+    first = equation.facts.index or len(operands)
     indices = map(_constant, map(settled, operands[first:]))
     return list(map(_constant, rule(equation, *operands[:first], *indices)))
 
 
 def _constant(operand: Any) -> Any:
     """The value at x of what is discrete and no function of real numbers that still waits."""
-    is_root = isinstance(operand, Paired) and any(root is operand for root in operand.roots)
-    if is_root and not jnp.issubdtype(operand.dtype, jnp.inexact):
-        return operand.value
+    computed = isinstance(operand, Paired) and any(root is operand for root in operand.roots)
+    if computed and not is_inexact(operand):
+        return value(settled(operand))
     return operand
-
-
-def _at_value(equation: Equation, *operands: Any) -> list[Any]:
-    return equation.bind(*(value(settled(operand)) for operand in operands))

@@ -18,14 +18,31 @@ import jax.numpy as jnp
 
 from jaxplain.surrogate import compat, primitives
 from jaxplain.surrogate.program import Equation, broadcast
-from jaxplain.surrogate.rules.counting import COUNTS, counted
-from jaxplain.surrogate.rules.linear import bilinear, hints, linear
-from jaxplain.surrogate.rules.operands import check_indices, reference, refuse_counts
+from jaxplain.surrogate.rules.bilinear import bilinear
+from jaxplain.surrogate.rules.chain import rescaled
+from jaxplain.surrogate.rules.counting import counted
+from jaxplain.surrogate.rules.elementwise import spread
+from jaxplain.surrogate.rules.linear import linear
+from jaxplain.surrogate.rules.operands import check_indices, refuse_counts
 from jaxplain.surrogate.rules.rescale import rescale
 from jaxplain.surrogate.table import Rule, RuleTable
 from jaxplain.surrogate.values.lifted import settled, value
-from jaxplain.surrogate.values.pair import Deferred, Expression, Pair, Paired, is_real, unique
-from jaxplain.surrogate.values.parted import Parted, Parts
+from jaxplain.surrogate.values.pair import (
+    Paired,
+    active_roots,
+    actives,
+    is_real,
+    reference,
+)
+from jaxplain.surrogate.values.parted import (
+    Parted,
+    Parts,
+    WaitingParts,
+    as_pair,
+    divided,
+    on_totals,
+)
+from jaxplain.surrogate.values.region import Expression, Region, is_linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,107 +91,72 @@ class Kind:
     chosen: Choice
 
     def table(self) -> RuleTable:
-        """The rules by primitive."""
+        """The rules by primitive: those of pairs, but for what keeps the parts."""
         pairs = rescale()
-        table = RuleTable(
-            self.lifted, {key: on_totals(self, rule) for key, rule in pairs.rules.items()}
-        )
         multiply = pairs.rules[compat.resolve(["mul"])[0]]
-        groups: dict[str, Rule] = {
-            "linear": functools.partial(structural, self),
-            "elementwise": functools.partial(elementwise, self, multiply),
-            "bilinear": functools.partial(learned, self),
-            "discrete": functools.partial(structural, self),
-        }
-        for name, rule in groups.items():
-            table = table.register(primitives.group(name), rule)
-        return table.register(COUNTS, functools.partial(counts, self))
+        table = dataclasses.replace(pairs, lifted=self.lifted)  # whose rules it adapts
+
+        def own(table: RuleTable, keys: Any, rule: Rule, waiting: bool = False) -> RuleTable:
+            return table.register(keys, rule, of=self.lifted, waiting=waiting)
+
+        for name in ("linear", "discrete"):
+            table = own(table, primitives.group(name), functools.partial(structural, self))
+        by_region = functools.partial(elementwise, self, multiply)
+        table = own(table, primitives.group("elementwise"), by_region, waiting=True)
+        table = own(table, primitives.group("bilinear"), functools.partial(learned, self))
+        counting = primitives.where(lambda f: f.counts)
+        return own(table, counting, functools.partial(counts, self), waiting=True)
 
 
-class Waiting(Paired):
-    """A value that the rules on pairs put off (a product, a predicate), divided when asked for."""
-
-    def __init__(self, lifted: type[Parted], paired: Any, at_value: Any):
-        self.lifted = lifted
-        self.paired = paired
-        self.value = at_value
-        self.reference = paired.reference
-        self.roots = paired.roots
-        self.linear = self.reduced = self.scale = False
-
-    @functools.cached_property
-    def _settled(self) -> Any:
-        return self.lifted.from_pair(self.paired.settle(), self.value)
-
-    def settle(self) -> Any:
-        return self._settled
+def settle_parts(kind: Kind, region: Region) -> Parted:
+    """A region of one root as a value in parts."""
+    active = actives(region.operands)
+    if not is_real(region.roots[0]):
+        return kind.lifted.discrete(region.value, region.reference)
+    if len(active) == 1 and _is_affine(region):
+        # A scaling keeps the parts: peeled off the end of the region.
+        return _scaled(kind, region, active[0].settle())
+    return _nonlinear(kind, region, _entrance(region))
 
 
-class Chain(Deferred):
-    """Elementwise equations with one root, put off until the whole function is known."""
-
-    def __init__(self, kind: Kind, equation: Equation, operands: Any):
-        super().__init__(equation, operands)
-        self.kind = kind
-        self.value = equation.function(*map(value, operands))
-
-    @functools.cached_property
-    def _settled(self) -> Any:
-        (root,) = self.roots
-        if self.frozen:
-            return jax.lax.stop_gradient(self.value)
-        if not is_real(self) or not is_real(root):
-            return self.kind.lifted(self.value, self.reference, (self.value, self.value))
-        active = [operand for operand in self.operands if isinstance(operand, Paired)]
-        if len(active) == 1 and _is_affine(self):
-            # A scaling keeps the parts: peeled off the end of the chain.
-            return _scaled(self, active[0].settle())
-        return self._nonlinear(self._entrance())
-
-    def _entrance(self) -> Expression:
-        """The chain with scalings peeled off its start, too."""
-        expression = Expression(self)
-        while True:
-            (key,) = expression.keys
-            readers = [n for n in expression.nodes if any(o is key for o in n.operands)]
-            if len(readers) != 1 or readers[0] is self or not _is_affine(readers[0]):
-                return expression
-            (reader,) = readers
-            if sum(isinstance(operand, Paired) for operand in reader.operands) != 1:
-                return expression
-            expression = Expression(self, keys=(reader,), roots=(reader.settle(),))
-
-    def _nonlinear(self, expression: Expression) -> Parted:
-        (root,) = expression.roots
-        place = Place(self.equation.primitive.name, root.fed, self.equation.path)
-        # Points between x0 and x in parts are no values of the model: outside the domain of a root,
-        # a logarithm or an inverse the parts can't be told apart.
-        everywhere = not any(map(_has_a_domain, expression.nodes))
-        parts = self.kind.nonlinear(expression, root, everywhere and self.kind.chosen(place))
-        return self.kind.lifted(
-            self.value, self.reference, parts, reduced=self.reduced, scale=self.scale
-        )
+def _entrance(region: Region) -> Expression:
+    """The region with scalings peeled off its start, too."""
+    expression = Expression(region)
+    while True:
+        (key,) = expression.keys
+        readers = [n for n in expression.nodes if any(o is key for o in n.operands)]
+        if len(readers) != 1 or readers[0] is region or not _is_affine(readers[0]):
+            return expression
+        (reader,) = readers
+        if len(actives(reader.operands)) != 1:
+            return expression
+        expression = Expression(region, keys=(reader,), roots=(reader.settle(),))
 
 
-_DOMAINS = "sqrt rsqrt log log1p log2 pow cbrt acos acosh asin atanh erf_inv lgamma digamma".split()
+def _nonlinear(kind: Kind, region: Region, expression: Expression) -> Parted:
+    (root,) = expression.roots
+    place = Place(region.equation.primitive.name, root.fed, region.equation.path)
+    # Points between x0 and x in parts are no values of the model: outside the domain of a root,
+    # a logarithm or an inverse the parts can't be told apart.
+    everywhere = not any(map(_has_a_domain, expression.nodes))
+    parts = kind.nonlinear(expression, root, everywhere and kind.chosen(place))
+    return kind.lifted(region.value, region.reference, parts, note=region.note)
 
 
-def _has_a_domain(node: Deferred) -> bool:
+def _has_a_domain(node: Region) -> bool:
     name = node.equation.primitive.name
     if name == "div":
         return isinstance(node.operands[1], Paired)
-    return name in _DOMAINS or (name == "integer_pow" and node.equation.params["y"] < 0)
+    negative = name == "integer_pow" and node.equation.params["y"] < 0
+    return node.equation.facts.domain or negative
 
 
-def _is_affine(node: Deferred) -> bool:
+def _is_affine(node: Region) -> bool:
     """Whether one equation by itself is a scaling or a shift."""
-    operands = [
-        Pair(o.reference, o.reference) if isinstance(o, Paired) else o for o in node.operands
-    ]
-    return Deferred(node.equation, operands).linear
+    return is_linear(node.equation, node.operands) and all(map(is_real, actives(node.operands)))
 
 
-def _scaled(node: Chain, operand: Parted) -> Parted:
+def _scaled(kind: Kind, node: Region, operand: Parted) -> Parted:
     """A scaling by constants, or a shift."""
     position = next(i for i, o in enumerate(node.operands) if isinstance(o, Paired))
     operands = list(node.operands)
@@ -186,47 +168,44 @@ def _scaled(node: Chain, operand: Parted) -> Parted:
     factor = jax.jvp(at, (origin,), (jnp.ones_like(origin),))[1]
     dtype = jnp.result_type(node.reference)
     first, second = operand.scaled(operand.both, factor)
-    return node.kind.lifted(
-        node.value,
-        node.reference,
-        (first.astype(dtype), second.astype(dtype)),
-        operand.fed,
-        reduced=node.reduced,
-        scale=node.scale,
-    )
+    parts = first.astype(dtype), second.astype(dtype)
+    return kind.lifted(node.value, node.reference, parts, operand.fed, node.note)
 
 
 def elementwise(kind: Kind, pair_rule: Rule, equation: Equation, *operands: Any) -> list[Any]:
-    """One root: a chain.  Sums keep the parts.  The rest follows the rules on pairs."""
+    """One root: a region.  Sums keep the parts.  The rest follows the rules on pairs."""
     shape = equation.aval.shape
     operands = tuple(_spread(_unwaiting(equation, operand), shape) for operand in operands)
-    if len(_roots(operands)) > 1:
-        operands = tuple(o.settle() if getattr(o, "frozen", False) else o for o in operands)
-    roots = _roots(operands)
+    if len(active_roots(operands)) > 1:
+        operands = tuple(settled(o) if isinstance(o, Paired) and o.frozen else o for o in operands)
+    roots = active_roots(operands)
     if not roots:
         return equation.bind(*operands)
     refuse_counts(equation, operands)
-    waiting = any(isinstance(operand, Waiting) for operand in operands)
-    real = all(is_real(o) for o in operands if isinstance(o, Paired)) and jnp.issubdtype(
+    waiting = any(isinstance(operand, WaitingParts) for operand in operands)
+    real = all(map(is_real, actives(operands))) and jnp.issubdtype(
         equation.aval.dtype, jnp.floating
     )
     if len(roots) == 1 and not waiting and not _is_complex(equation, operands):
-        return [Chain(kind, equation, operands)]
+        by_parts = functools.partial(settle_parts, kind)
+        return [Region(equation, operands, by_parts, on_pairs=rescaled)]
     if equation.primitive.name in ("add", "sub") and real:
         return structural(kind, equation, *operands)
-    chooses_by_constant = equation.primitive.name == "select_n" and not isinstance(
-        operands[0], Paired
-    )
-    if chooses_by_constant and real:
+    chooses = equation.primitive.name == "select_n" and not isinstance(operands[0], Paired)
+    if chooses and real:
         return structural(kind, equation, *operands)
+    return _on_pairs(kind, pair_rule, equation, *operands)
+
+
+def _on_pairs(kind: Kind, pair_rule: Rule, equation: Equation, *operands: Any) -> list[Any]:
     at_value = equation.function(*(value(operand) for operand in operands))
-    (result,) = pair_rule(equation, *(_as_pair(operand) for operand in operands))
-    return [Waiting(kind.lifted, result, at_value) if isinstance(result, Paired) else result]
+    (result,) = pair_rule(equation, *map(as_pair, operands))
+    return [divided(kind.lifted, result, at_value)]
 
 
 def _unwaiting(equation: Equation, operand: Any) -> Any:
     """What waits goes on waiting in a product or a choice, or where it is a predicate."""
-    if not isinstance(operand, Waiting):
+    if not isinstance(operand, WaitingParts):
         return operand
     if not is_real(operand) or equation.primitive.name in ("mul", "select_n"):
         return operand
@@ -234,38 +213,16 @@ def _unwaiting(equation: Equation, operand: Any) -> Any:
 
 
 def _is_complex(equation: Equation, operands: Any) -> bool:
-    dtypes = [equation.aval.dtype, *(o.dtype for o in operands if isinstance(o, Paired))]
+    dtypes = [equation.aval.dtype, *(o.dtype for o in actives(operands))]
     return any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes)
-
-
-def _roots(operands: Any) -> tuple[Any, ...]:
-    return unique(root for o in operands if isinstance(o, Paired) for root in o.roots)
-
-
-def _as_pair(operand: Any) -> Any:
-    if isinstance(operand, Waiting):
-        return operand.paired
-    if isinstance(operand, Chain) and not is_real(operand):
-        # A predicate: the same expression over the root's total, still a function of it.
-        return _rebuilt(operand)
-    operand = settled(operand)
-    if not isinstance(operand, Parted):
-        return operand
-    if not jnp.issubdtype(operand.dtype, jnp.inexact):
-        return Pair(operand.value, operand.reference)
-    return operand.total
-
-
-def _rebuilt(chain: Any) -> Any:
-    if isinstance(chain, Parted):
-        return chain.total if jnp.issubdtype(chain.dtype, jnp.inexact) else _as_pair(chain)
-    operands = [_rebuilt(o) if isinstance(o, Paired) else o for o in chain.operands]
-    return Deferred(chain.equation, operands)
 
 
 def _spread(operand: Any, shape: tuple[int, ...]) -> Any:
     if not isinstance(operand, Paired) or operand.shape == shape:
         return operand
+    if isinstance(operand, WaitingParts) and not is_real(operand):
+        spread_out = spread(operand.paired, shape)
+        return WaitingParts(operand.lifted, spread_out, broadcast(operand.value, shape))
     operand = operand.settle()
     if not isinstance(operand, Parted):
         return operand
@@ -273,31 +230,7 @@ def _spread(operand: Any, shape: tuple[int, ...]) -> Any:
     value, reference, first, second = (
         broadcast(array, shape) for array in (operand.value, operand.reference, first, second)
     )
-    return type(operand)(
-        value,
-        reference,
-        (first, second),
-        operand.fed,
-        reduced=operand.reduced,
-        scale=operand.scale,
-    )
-
-
-def on_totals(kind: Kind, rule: Rule) -> Rule:
-    """A rule on pairs, for the totals of values in parts; its outputs are divided again."""
-
-    def on_totals(equation: Equation, *operands: Any) -> list[Any]:
-        operands = tuple(settled(operand) for operand in operands)
-        if not any(isinstance(operand, Parted) for operand in operands):
-            return equation.bind(*operands)
-        outputs = rule(equation, *map(_as_pair, operands))
-        values = equation.bind(*map(value, operands))
-        return [
-            kind.lifted.from_pair(settled(output), v)
-            for output, v in zip(outputs, values, strict=True)
-        ]
-
-    return on_totals
+    return type(operand)(value, reference, (first, second), operand.fed, operand.note)
 
 
 def structural(kind: Kind, equation: Equation, *operands: Any) -> list[Any]:
@@ -306,7 +239,7 @@ def structural(kind: Kind, equation: Equation, *operands: Any) -> list[Any]:
     if not any(isinstance(operand, Parted) for operand in operands):
         return equation.bind(*operands)
     if _is_complex(equation, operands):  # a complex number's parts can't be told apart
-        return on_totals(kind, linear)(equation, *operands)
+        return on_totals(kind.lifted, linear, equation, *operands)
     check_indices(equation, operands)
     values = equation.bind(*map(value, operands))
     references = equation.bind(*(reference(o) for o in operands))
@@ -326,7 +259,7 @@ def structural(kind: Kind, equation: Equation, *operands: Any) -> list[Any]:
             floating = jnp.issubdtype(jnp.result_type(value(operand)), jnp.inexact)
             if i in positions:
                 filled[i] = parts[positions.index(i)]
-            elif (floating and equation.primitive.name != "select_n") or (i > 0 and floating):
+            elif floating and (i > 0 or equation.primitive.name != "select_n"):  # no predicate
                 filled[i] = jnp.zeros_like(value(operand))
         return equation.bind(*filled)
 
@@ -339,9 +272,8 @@ def structural(kind: Kind, equation: Equation, *operands: Any) -> list[Any]:
     firsts, seconds = (moved(list(parts)) for parts in zip(*both, strict=True))
     fed = {operands[i].fed for i in positions}
     before = fed.pop() if len(fed) == 1 else None
-    known = hints(equation, operands)
     return [
-        kind.lifted(v, v0, (first, second), before, **known)
+        kind.lifted(v, v0, (first, second), before)
         for v, v0, first, second in zip(values, references, firsts, seconds, strict=True)
     ]
 
@@ -350,9 +282,7 @@ def counts(kind: Kind, equation: Equation, operand: Any) -> list[Any]:
     """Counts follow the rule on pairs; sums of real numbers keep the parts."""
     if is_real(operand):
         return structural(kind, equation, operand)
-    (result,) = counted(equation, _as_pair(operand))
-    at_value = equation.function(value(operand))
-    return [Waiting(kind.lifted, result, at_value) if isinstance(result, Paired) else result]
+    return _on_pairs(kind, counted, equation, operand)
 
 
 def learned(kind: Kind, equation: Equation, *operands: Any) -> list[Any]:
@@ -362,7 +292,7 @@ def learned(kind: Kind, equation: Equation, *operands: Any) -> list[Any]:
     if not positions:
         return equation.bind(*operands)
     if len(positions) == 2 or _is_complex(equation, operands):
-        return on_totals(kind, bilinear)(equation, *operands)
+        return on_totals(kind.lifted, bilinear, equation, *operands)
     (position,) = positions
     x, weight = operands[position], operands[1 - position]
 

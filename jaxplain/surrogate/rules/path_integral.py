@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxplain._numerics.quadrature import gauss_legendre
-from jaxplain.surrogate import primitives
 from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.linear import discrete
@@ -21,12 +21,7 @@ _NODES = 8  # Gauss-Legendre nodes
 
 @on_settled
 def path_integral(equation: Equation, *operands: Any) -> list[Any]:
-    """∫₀¹ of the primitive's own vjp on the segment from its reference operands to its operands.
-
-    Gauss-Legendre, then the rank-one correction m += Δx (⟨m^o, Δy⟩ - ⟨m, Δx⟩)/‖Δx‖², which makes
-    it exact where the quadrature is not (a sort's vjp is piecewise constant); batched primitives
-    are corrected item by item.
-    """
+    """∫₀¹ of the primitive's own vjp on the segment from its reference operands to its operands."""
     positions, values, references, rest = differentiable(operands)
     if not positions:
         return discrete(equation, *operands)
@@ -40,6 +35,26 @@ def path_integral(equation: Equation, *operands: Any) -> list[Any]:
     def function(active: Any, rest: Any) -> list[Any]:
         results = outputs(active, rest)
         return [results[i] for i in smooth]
+
+    at_x = integrate(function, values, references, rest, functools.partial(_sum_items, equation))
+    results = dict(zip(smooth, at_x, strict=True))
+    at_value = outputs([jax.lax.stop_gradient(v) for v in values], rest)
+    at_reference = outputs(references, rest)
+    return [Pair(results.get(i, at_value[i]), v0) for i, v0 in enumerate(at_reference)]
+
+
+def integrate(
+    function: Callable[[Any, Any], list[Any]],
+    values: list[Any],
+    references: list[Any],
+    rest: Any,
+    items: Callable[[Any], Any] = jnp.sum,
+) -> list[Any]:
+    """`function(values, rest)`, with its own derivative integrated from the references.
+
+    Gauss-Legendre, then the rank-one correction m += Δx (⟨m^o, Δy⟩ - ⟨m, Δx⟩)/‖Δx‖², which makes
+    it exact where the quadrature is not (a sort's vjp is piecewise constant), item by item.
+    """
 
     def residuals(active: Any, passive: Any) -> Any:
         return active, passive, function(active, passive[1])
@@ -62,27 +77,17 @@ def path_integral(equation: Equation, *operands: Any) -> list[Any]:
 
         multipliers, _ = jax.lax.scan(add, multipliers, (jnp.asarray(points), jnp.asarray(weights)))
         changes = jax.tree.map(jnp.subtract, y, function(references, rest))
-        return _corrected(equation, multipliers, deltas, cotangents, changes)
+        return _corrected(items, multipliers, deltas, cotangents, changes)
 
     surrogate = attach(lambda a, p: function(a, p[1]), residuals, backward)
-    results = dict(zip(smooth, surrogate(values, (references, rest)), strict=True))
-    at_value = outputs([jax.lax.stop_gradient(v) for v in values], rest)
-    at_reference = outputs(references, rest)
-    return [Pair(results.get(i, at_value[i]), v0) for i, v0 in enumerate(at_reference)]
-
-
-_ALONG = ("cumlogsumexp", "cumprod", "cummax", "cummin", "sort", "approx_top_k")
-_MATRICES = tuple(
-    """cholesky eigh hessenberg householder_product lu qr schur svd triangular_solve tridiagonal
-    tridiagonal_solve eig""".split()
-)
+    return surrogate(values, (references, rest))
 
 
 def _corrected(
-    equation: Equation, multipliers: Any, deltas: Any, cotangents: Any, changes: Any
+    items: Callable[[Any], Any], multipliers: Any, deltas: Any, cotangents: Any, changes: Any
 ) -> Any:
     """Multipliers plus the multiple of Δx that makes each item of the batch complete."""
-    inner = functools.partial(_inner, equation)
+    inner = functools.partial(_inner, items)
     wanted = inner(cotangents, changes)
     have, norm = inner(multipliers, deltas), inner(deltas, jax.tree.map(jnp.conj, deltas))
     still = norm == 0
@@ -95,29 +100,23 @@ def _corrected(
     return jax.tree.map(correct, multipliers, deltas)
 
 
-def _inner(equation: Equation, left: Any, right: Any) -> Any:
+def _inner(items: Callable[[Any], Any], left: Any, right: Any) -> Any:
     """Re⟨left, right⟩ of each item of the batch that the primitive works on."""
     pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
-    return sum(_sum_items(equation, jnp.real(a * b)) for a, b in pairs)
+    return sum(items(jnp.real(a * b)) for a, b in pairs)
 
 
 def _sum_items(equation: Equation, product: Any) -> Any:
     """Summed over what one item of the batch consists of, those axes kept at size 1."""
-    name, params = equation.primitive.name, equation.params
-    if name in primitives.GROUPS["elementwise"]:
+    facts, params = equation.facts, equation.params
+    if facts.group == "elementwise":
         return product
-    if name in _ALONG:
-        axis = next(
-            params[key] for key in ("axis", "dimension", "reduction_dimension") if key in params
-        )
-        return jnp.sum(product, axis, keepdims=True)
-    if name == "top_k":  # along the last axis, where no parameter says which
-        return jnp.sum(product, params.get("axis", -1), keepdims=True)
-    if name == "reduce_prod":
-        whole = product.ndim == equation.inputs[0].aval.ndim
-        axes = params["axes"]
-        return jnp.sum(product, axes, keepdims=True) if whole else jnp.expand_dims(product, axes)
-    if name in _MATRICES:
+    if facts.along is not None:
+        axes = params.get(facts.along, -1)  # a top_k without an axis works along the last one
+        if product.ndim == equation.inputs[0].aval.ndim:
+            return jnp.sum(product, axes, keepdims=True)
+        return jnp.expand_dims(product, axes)
+    if facts.matrix:
         batch = max(atom.aval.ndim for atom in equation.inputs) - 2
         return jnp.sum(product, tuple(range(batch, product.ndim)))
     return jnp.sum(product)

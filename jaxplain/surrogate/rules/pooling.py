@@ -54,7 +54,7 @@ def pool_winner(equation: Equation, operand: Any) -> list[Any]:
 
     like = jax.ShapeDtypeStruct(x.shape, x.dtype)
     surrogate = attach(lambda x, _: equation.function(x), shares, backward)
-    return [Pair(surrogate(x, x0), equation.function(x0), reduced=True)]
+    return [Pair(surrogate(x, x0), equation.function(x0), "sum")]
 
 
 def _first(equation: Equation, x: Any, falls: bool) -> Any:

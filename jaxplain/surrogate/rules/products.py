@@ -1,8 +1,20 @@
-"""Products of several roots: Shapley values of the factors, and the care that norms need."""
+"""Products and quotients: Shapley values of the factors, but where those would cancel.
+
+Of the two orders in which c and s change,
+
+  Δ(cs) = s₀ Δc + c Δs = s Δc + c₀ Δs,
+
+each counts one half (the Shapley value), unless one is the difference of far larger terms than
+the other: the scale of a norm at a zero reference has s₀ = 1/√ε, and s₀ Δc + c Δs are two terms of
+that size which cancel.  How far is told by the terms' own sizes, element by element, hence whatever
+the program calls a norm.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,62 +23,61 @@ import jax.numpy as jnp
 from jaxplain._numerics.quadrature import gauss_legendre
 from jaxplain.surrogate.backward import scaled
 from jaxplain.surrogate.program import Equation
+from jaxplain.surrogate.rules.chain import rescaled
 from jaxplain.surrogate.rules.linear import linear
-from jaxplain.surrogate.rules.operands import active_roots, reference
 from jaxplain.surrogate.values.lifted import settled
-from jaxplain.surrogate.values.pair import Deferred, Pair, Paired
+from jaxplain.surrogate.values.pair import Pair, Paired, active_roots, actives, reference
+from jaxplain.surrogate.values.region import Region, Waiting
 
-_LARGE = 10.0  # from this ratio of scales on, a product settles the scale first
-_MOST_FACTORS = 8
+# Up to the first ratio of the two orders' terms each counts one half, from the second on only the
+# smaller one does. A norm at a zero reference has the ratio 2 s₀/s: 60 for ε = 1e-3 and s = 1.
+_FAR, _TOO_FAR = 15.0, 30.0
 
 
-class Product(Paired):
-    """A product of several roots that waits for further factors: Shapley values of all of them."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Product(Waiting):
+    """A product of several roots that waits for further factors."""
 
-    def __init__(self, equation: Equation, factors: Sequence[Any]):
-        self.equation = equation
-        self.factors = tuple(factors)
-        self.reference = functools.reduce(equation.function, map(reference, factors))
-        self.roots = active_roots(factors)
-        self.linear = False
-        self.reduced = all(root.reduced for root in self.roots)
-        self.scale = False
+    equation: Equation
+    factors: tuple[Any, ...]
+
+    @functools.cached_property
+    def reference(self) -> Any:  # type: ignore[override]
+        return functools.reduce(self.equation.function, map(reference, self.factors))
+
+    @functools.cached_property
+    def roots(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return active_roots(self.factors)
+
+    @property
+    def linear(self) -> bool:
+        return False
 
     def settle(self) -> Any:
         return self._settled
 
     @functools.cached_property
     def _settled(self) -> Pair:
-        factors = [factor.settle() for factor in self.factors]
+        factors = list(map(settled, self.factors))
         multiply = self.equation.function
 
         def valued_slopes(values: Any, references: Any) -> tuple[Any, list[Any]]:
-            return functools.reduce(multiply, values), _product_slopes(values, references)
+            return functools.reduce(multiply, values), product_slopes(values, references)
 
         result = scaled(valued_slopes)(
             [factor.value for factor in factors], [factor.reference for factor in factors]
         )
-        return Pair(result, self.reference, reduced=self.reduced)
+        return Pair(result, self.reference, _joint_note(factors))
 
 
-def _product_slopes(values: Sequence[Any], references: Sequence[Any]) -> list[Any]:
-    """∫₀¹ Π_{j≠i} (v0_j + t Δ_j) dt, which is the Shapley value, by a quadrature exact for it."""
-    if len(values) == 2:
-        return [(v + v0) / 2 for v, v0 in zip(values[::-1], references[::-1], strict=True)]
-    points, weights = gauss_legendre((len(values) + 1) // 2)
-    total = [jnp.zeros_like(v) for v in values]
-    for t, weight in zip(points, weights, strict=True):
-        at = [v0 + t * (v - v0) for v, v0 in zip(values, references, strict=True)]
-        for i in range(len(values)):
-            others = functools.reduce(jnp.multiply, at[:i] + at[i + 1 :])
-            total[i] = total[i] + weight * others
-    return total
+def _joint_note(factors: Sequence[Any]) -> str:
+    return "sum" if all(factor.note for factor in factors) else ""
 
 
-def times(norm_theta: float | None, equation: Equation, a: Any, b: Any) -> Any:
-    if _is_scale(a) != _is_scale(b):
-        c, s = (b, a) if _is_scale(a) else (a, b)
-        return weighted(norm_theta, equation, settled(c), settled(s))
+def times(theta: float | None, equation: Equation, a: Any, b: Any) -> Any:
+    """a·b of several roots, gathered with the factors that wait; a norm's by its own θ, if any."""
+    if theta is not None and [o.note == "scale" for o in actives([a, b])] in _ONE_SCALE:
+        return _of_norm(theta, equation, a, b)
     factors: dict[int, Any] = {}
     constant = None
     for operand in (a, b):
@@ -74,55 +85,129 @@ def times(norm_theta: float | None, equation: Equation, a: Any, b: Any) -> Any:
             constant = operand
             continue
         for factor in operand.factors if isinstance(operand, Product) else (operand,):
-            factor = factor if len(factor.roots) == 1 else factor.settle()
+            factor = factor if len(factor.roots) == 1 else settled(factor)
             root = id(factor.roots[0])
             known = factors.get(root)
-            factors[root] = factor if known is None else Deferred(equation, (known, factor))
+            together = Region(equation, (known, factor), rescaled)
+            factors[root] = factor if known is None else together
     if constant is not None:
         first = next(iter(factors))
-        factors[first] = Deferred(equation, (factors[first], constant))
+        factors[first] = Region(equation, (factors[first], constant), rescaled)
     if len(factors) == 1:
         return next(iter(factors.values()))
-    product = Product(equation, list(factors.values()))
-    if len(factors) >= _MOST_FACTORS:
-        return product.settle()
-    return product
+    return Product(equation, tuple(factors.values()))
 
 
-def _is_scale(operand: Any) -> bool:
-    return isinstance(operand, Paired) and getattr(operand, "scale", False)
+_ONE_SCALE = ([True, False], [False, True])
 
 
-def weighted(
-    norm_theta: float | None, equation: Equation, c: Any, s: Any, *, inverse: bool = False
-) -> Any:
-    """c·s (or c/b with s = 1/b): Δ(cs) = s_θ Δc + c_θ Δs, well conditioned by the choice of θ."""
-    if not isinstance(c, Paired) or not isinstance(s, Paired):
-        return (
-            Deferred(equation, (c, s))
-            if inverse and isinstance(s, Paired)
-            else linear(equation, c, s)[0]
-        )
-    chooses = _is_scale(s) or (inverse and s.reduced)
+def _of_norm(theta: float, equation: Equation, a: Any, b: Any) -> Any:
+    """Δ(cs) = (θs + (1-θ)s₀) Δc + ((1-θ)c + θc₀) Δs of a norm's scale s."""
+    scale_first = a.note == "scale"
+    a, b = settled(a), settled(b)
 
-    def slopes(active: Any, references: Any) -> list[Any]:
-        (c, s), (c0, s0) = active, references
-        if inverse:
-            s, s0 = 1 / s, 1 / s0
-        if chooses and norm_theta is not None:
-            of_c = norm_theta * s + (1 - norm_theta) * s0
-            of_s = (1 - norm_theta) * c + norm_theta * c0
+    def valued_slopes(values: Any, references: Any) -> tuple[Any, list[Any]]:
+        (v, w), (v0, w0) = values, references
+        if scale_first:
+            return equation.function(v, w), [_mixed(1 - theta, w, w0), _mixed(theta, v, v0)]
+        return equation.function(v, w), [_mixed(theta, w, w0), _mixed(1 - theta, v, v0)]
+
+    references = [a.reference, b.reference]
+    result = scaled(valued_slopes)([a.value, b.value], references)
+    return Pair(result, equation.function(*references), _joint_note([a, b]))
+
+
+def _mixed(theta: float, v: Any, v0: Any) -> Any:
+    return theta * v + (1 - theta) * v0
+
+
+def quotient(theta: float | None, equation: Equation, a: Any, b: Any) -> Any:
+    """a/b as a · (1/b)."""
+    a, b = settled(a), settled(b)
+    if len(actives([a, b])) < 2:
+        only = isinstance(b, Paired)
+        return Region(equation, (a, b), rescaled) if only else linear(equation, a, b)[0]
+
+    by_theta = theta if b.note else None
+
+    def valued_slopes(values: Any, references: Any) -> tuple[Any, list[Any]]:
+        (a, b), (a0, b0) = values, references
+        inverse, inverse0 = 1 / b, 1 / b0
+        if by_theta is None:
+            of_a, of_inverse = product_slopes([a, inverse], [a0, inverse0])
         else:
-            of_c, of_s = (s + s0) / 2, (c + c0) / 2
-        if chooses and norm_theta is None:  # the end of the smaller scale, where they are far apart
-            size, size0 = jnp.abs(s), jnp.abs(s0)
-            up, down = size0 > _LARGE * size, size > _LARGE * size0
-            of_c = jnp.where(up, s, jnp.where(down, s0, of_c))
-            of_s = jnp.where(up, c0, jnp.where(down, c, of_s))
-        return [of_c, -of_s * s * s0 if inverse else of_s]
+            of_a = _mixed(by_theta, inverse, inverse0)
+            of_inverse = _mixed(1 - by_theta, a, a0)
+        return equation.function(a, b), [of_a, -of_inverse / b / b0]
 
-    c0, s0 = c.reference, s.reference
-    result = scaled(lambda a, r: (equation.function(*a), slopes(a, r)))(
-        [c.value, s.value], [c0, s0]
-    )
-    return Pair(result, equation.function(c0, s0), reduced=c.reduced and s.reduced)
+    references = [a.reference, b.reference]
+    result = scaled(valued_slopes)([a.value, b.value], references)
+    return Pair(result, equation.function(*references), _joint_note([a, b]))
+
+
+def product_slopes(values: Sequence[Any], references: Sequence[Any]) -> list[Any]:
+    """∫₀¹ Π_{j≠i} v_j(t) T_i'(t) dt along the path v_j(t) = v0_j + T_j(t) Δ_j.
+
+    T(t) = t gives Shapley values.  A factor that had better change before (after) the others does
+    so in the first (second) half: complete for any T, and exact by a quadrature for each half.
+    """
+    hastes = [_own_haste(values, references, i) for i in range(len(values))]
+    if len(values) == 2:
+        (v, w), (v0, w0) = values, references
+        return [meeting(w, w0, hastes[0]), meeting(v, v0, hastes[1])]
+    points, weights = gauss_legendre(math.ceil(len(values) / 2))
+    total = [jnp.zeros_like(v) for v in values]
+    for late in (False, True):
+        for t, weight in zip(points, weights, strict=True):
+            at = [
+                _lerp(v, v0, _time(t, h, late))
+                for v, v0, h in zip(values, references, hastes, strict=True)
+            ]
+            for i, h in enumerate(hastes):
+                others = functools.reduce(jnp.multiply, at[:i] + at[i + 1 :])
+                speed = (1 - h if late else 1 + h).astype(others.dtype)
+                total[i] = total[i] + weight / 2 * speed * others
+    return total
+
+
+def _time(t: float, haste: Any, late: bool) -> Any:
+    """T at a point t of the first or the second half."""
+    return 1 - (1 - haste) * (1 - t) / 2 if late else (1 + haste) * t / 2
+
+
+def _lerp(v: Any, v0: Any, share: Any) -> Any:
+    share = share.astype(v.dtype)
+    return (1 - share) * v0 + share * v  # exact at both ends
+
+
+def meeting(w: Any, w0: Any, haste: Any) -> Any:
+    """∫ w(t) T'(t) dt for the factor beside w, of two, that is in such a haste; w is in the other.
+
+    Half of each order of change, for no haste: the midpoint.  With haste 1 it meets w0, with -1 w.
+    """
+    return _lerp(w, w0, (1 - haste) / 2)
+
+
+def _own_haste(values: Sequence[Any], references: Sequence[Any], i: int) -> Any:
+    """The haste of factor i among all the others together."""
+    others = functools.reduce(jnp.multiply, [*values[:i], *values[i + 1 :]])
+    others0 = functools.reduce(jnp.multiply, [*references[:i], *references[i + 1 :]])
+    ends = [others, others0, values[i], references[i]]
+    others, others0, v, v0 = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in ends)
+    sizes, sizes0 = [jnp.abs(v), jnp.abs(others)], [jnp.abs(v0), jnp.abs(others0)]
+    return haste(sizes, sizes0, [jnp.abs(v - v0), jnp.abs(others - others0)], 0)
+
+
+def haste(sizes: Sequence[Any], sizes0: Sequence[Any], moves: Sequence[Any], i: int) -> Any:
+    """1 where factor i of two had better change first, -1 where last, 0 where both are alike."""
+    first = sizes0[1 - i] * moves[i] + sizes[i] * moves[1 - i]
+    last = sizes[1 - i] * moves[i] + sizes0[i] * moves[1 - i]
+    return _beyond(last, first) - _beyond(first, last)
+
+
+def _beyond(large: Any, small: Any) -> Any:
+    """0 up to a ratio of `_FAR`, 1 from `_TOO_FAR` on, and smooth between."""
+    over, span = large - _FAR * small, (_TOO_FAR - _FAR) * small
+    between = (over > 0) & (over < span)
+    u = jnp.where(between, over / jnp.where(between, span, 1), over >= span)
+    return jnp.where(over > 0, u * u * (3 - 2 * u), 0)

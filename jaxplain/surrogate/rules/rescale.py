@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import functools
 
-from jaxplain.surrogate import compat, patterns, primitives
-from jaxplain.surrogate.rules.counting import COUNTS, counted
+from jaxplain.surrogate import known_calls, patterns, primitives
+from jaxplain.surrogate.rules.bilinear import bilinear
+from jaxplain.surrogate.rules.counting import counted
 from jaxplain.surrogate.rules.elementwise import elementwise
-from jaxplain.surrogate.rules.linear import bilinear, discrete, linear, refuse, reshaped
+from jaxplain.surrogate.rules.hypot import hypot
+from jaxplain.surrogate.rules.linear import discrete, linear, refuse, reshaped
 from jaxplain.surrogate.rules.linear_solve import linear_solve
 from jaxplain.surrogate.rules.maximum import winner
-from jaxplain.surrogate.rules.operands import RESHAPING
 from jaxplain.surrogate.rules.path_integral import path_integral
 from jaxplain.surrogate.rules.softmax import log_softmax, logsumexp, softmax
+from jaxplain.surrogate.rules.whole import unwalkable, whole
 from jaxplain.surrogate.table import Rule, RuleTable
 from jaxplain.surrogate.values.pair import Pair
 
@@ -28,14 +30,17 @@ def rescale(*, norm_theta: float | None = None) -> RuleTable:
 
     Linear equations keep their own vjp; a scalar function of one variable gets Δy/Δx; products,
     quotients and choices get the Shapley values of their operands; a maximum goes to its winner;
-    softmax and logsumexp have closed forms; everything else is integrated along the segment from
-    its reference operands to its operands.
+    softmax and logsumexp have closed forms; everything else that JAX differentiates is integrated
+    along the segment from its reference operands to its operands.
+
+    Of a product that is a difference of far larger terms in one order of its factors' changes than
+    in the other (a norm's scale at a zero reference), the other order counts.
 
     Args:
-      norm_theta: how the product of a value c and a scale s = 1/√V or 1/V (a norm's) splits its
+      norm_theta: fixes how the product of a value c and a norm's scale s = 1/√V or 1/V splits its
         change: Δ(cs) = (θs + (1-θ)s₀) Δc + ((1-θ)c + θc₀) Δs. 0.5 is the Shapley value; 1 settles
         the scale first and stays well conditioned where s₀ is huge, as at a zero reference. None
-        (default) takes 0.5, and 1 (or 0) wherever s₀/s (or s/s₀) exceeds 10.
+        (default) lets the sizes of these terms decide, for every product.
 
     Returns:
       A RuleTable over pairs (value, reference).  Multipliers times (x - ref) sum to f(x) - f(ref).
@@ -48,21 +53,25 @@ def rescale(*, norm_theta: float | None = None) -> RuleTable:
 
     Source: arXiv 1704.02685, section 3.5.1, extended from neurons to programs.
     """
-    groups: dict[str, Rule] = {
-        "linear": linear,
-        "elementwise": functools.partial(elementwise, norm_theta),
-        "bilinear": bilinear,
-        "maximum": winner,
-        "curved": path_integral,
-        "linear_solve": linear_solve,
-        "discrete": discrete,
-        "opaque": refuse,
-    }
-    table = RuleTable(Pair)
-    for name, rule in groups.items():
+    table = RuleTable(Pair, rescue=whole, keeps=unwalkable)
+    for name, rule in _GROUPS.items():
         table = table.register(primitives.group(name), rule)
-    table = table.register(compat.resolve(RESHAPING), reshaped)
-    table = table.register(COUNTS, counted)
+    by_region = functools.partial(elementwise, norm_theta)
+    table = table.register(primitives.group("elementwise"), by_region, waiting=True)
+    table = table.register(primitives.where(lambda f: f.moves), reshaped, waiting=True)
+    table = table.register(primitives.where(lambda f: f.counts), counted, waiting=True)
+    table = table.register(known_calls.hypot, hypot)
     table = table.register(patterns.softmax, softmax)
     table = table.register(patterns.log_softmax, log_softmax)
     return table.register(patterns.logsumexp, logsumexp)
+
+
+_GROUPS: dict[str, Rule] = {
+    "linear": linear,
+    "bilinear": bilinear,
+    "maximum": winner,
+    "curved": path_integral,
+    "linear_solve": linear_solve,
+    "discrete": discrete,
+    "opaque": refuse,
+}

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach, with_backward
+from jaxplain.surrogate.rules.chain import slope
 from jaxplain.surrogate.rules.parted import Choice, Kind, choice, transpose
 from jaxplain.surrogate.table import RuleTable
-from jaxplain.surrogate.values.pair import Expression
 from jaxplain.surrogate.values.parted import Parts
+from jaxplain.surrogate.values.region import Expression
 from jaxplain.surrogate.values.split import Split
 
 
@@ -84,12 +85,12 @@ def _reveal_cancel_slopes(
     positive, negative = parts
     up, down = x0 + positive, x0 + negative
 
-    def slope(start: Any, step: Any) -> Any:
-        return expression.slope(start + step, start, constants)
+    def between(start: Any, step: Any) -> Any:
+        return slope(expression, start + step, start, constants)
 
     return (
-        (slope(x0, positive) + slope(down, positive)) / 2,
-        (slope(x0, negative) + slope(up, negative)) / 2,
+        (between(x0, positive) + between(down, positive)) / 2,
+        (between(x0, negative) + between(up, negative)) / 2,
     )
 
 
@@ -97,8 +98,8 @@ def _rescale_slopes(
     expression: Expression, parts: Any, x: Any, x0: Any, constants: Any
 ) -> tuple[Any, Any]:
     """Δy/Δx for both parts."""
-    slope = expression.slope(x, x0, constants)
-    return slope, slope
+    secant = slope(expression, x, x0, constants)
+    return secant, secant
 
 
 def _learned(value: Any, reference: Any, x: Any, apply: Any, weight: Any) -> Parts:

@@ -23,7 +23,8 @@ def tapped(table: RuleTable, *, multiply: bool) -> RuleTable:
     """The table with probes that receive contributions, or the multipliers themselves."""
     if not issubclass(table.lifted, Paired):
         return table  # a sum by the table's own rule: multipliers
-    return table.register(patterns.tap, _contributions if multiply else _multipliers)
+    rule = _contributions if multiply else _multipliers
+    return table.register(patterns.tap, rule, of=table.lifted)
 
 
 def _tap(received: Any) -> Rule:
@@ -49,10 +50,9 @@ def _tap(received: Any) -> Rule:
         surrogate = attach(lambda active, _: active[0], deltas, backward)
         passive = (value.value if is_parted else None, value.reference)
         parts = surrogate((parts, probes), passive)
-        known = {"reduced": value.reduced, "scale": value.scale}
         if is_parted:
-            return [kind(value.value, value.reference, parts, value.fed, **known)]
-        return [Pair(parts[0], value.reference, **known)]
+            return [kind(value.value, value.reference, parts, value.fed, value.note)]
+        return [Pair(parts[0], value.reference, value.note)]
 
     return rule
 

@@ -1,23 +1,29 @@
 """Lifted values: what an array that depends on x carries through the surrogate.
 
 The walker knows only this base class: whether a value is lifted, how to make one, and how to
-settle one whose computation was put off.  Each method's table names the kind it works on.
+settle one whose computation was put off.  Each table names the kind that its rules work on.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
 
-import jax
+import jax.numpy as jnp
+
+Outputs = Sequence[Any]
 
 
 class Lifted:
-    """An array that depends on x, with what a rule needs to know of it."""
+    """An array that depends on x, with what a rule needs to know of it.
 
-    needs_reference = False
+    A kind whose `value` is not computed yet is waiting: `settle` computes it.
+    """
+
+    needs_reference: ClassVar[bool] = False
     # Whether what is differentiated is not the value itself but parts of it (`parts`, `merge`).
-    detached = False
+    detached: ClassVar[bool] = False
+    waiting: ClassVar[bool] = False
     value: Any
 
     @classmethod
@@ -40,36 +46,48 @@ class Lifted:
         """A value that does not depend on x, among values that do (a scan's initial carry)."""
         return cls.lift(value, value)
 
+    @classmethod
+    def adapt(cls, rule: Callable[..., Outputs], of: type[Lifted]) -> Callable[..., Outputs]:
+        """A rule on another kind of value as one on this kind."""
+        if of is cls:
+            return rule
+        raise TypeError(
+            f"a rule on {of.__name__} can't serve a table whose values are {cls.__name__}"
+        )
+
+    @classmethod
+    def plain(cls, lifted: Self) -> Self:
+        """The value without what is not in its arrays, as a loop's carry has it."""
+        return lifted
+
+    @classmethod
+    def decided(cls, equation: Any, operands: Sequence[Any], number: int, output: Any) -> Any:
+        """An equation's output, which may remember what decided it."""
+        return output
+
+    @property
+    def dtype(self) -> Any:
+        """The array's type."""
+        return jnp.result_type(self.value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape."""
+        return jnp.shape(self.value)
+
+    @property
+    def at_reference(self) -> Any:
+        """The array where x is the reference; itself for kinds that know none."""
+        return self.value
+
+    @property
+    def output(self) -> Any:
+        """What the surrogate gives back, differentiable in what was lifted."""
+        return self.value
+
     def settle(self) -> Any:
         """Itself with its arrays computed; a plain array if it turns out not to depend on x."""
         return self
-
-
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=[])
-class Single(Lifted):
-    """The value alone: all that a rule without a reference needs."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    @classmethod
-    def lift(cls, value: Any, reference: Any = None, parts: Any = None) -> Single:
-        del reference, parts
-        return cls(value)
-
-    @classmethod
-    def parts(cls, value: Any, reference: Any) -> Any:
-        """What is differentiated of an input, if not the input itself."""
-        raise NotImplementedError(f"{cls.__name__} is differentiated as a whole")
-
-    @classmethod
-    def merge(cls, multipliers: Any, value: Any, reference: Any) -> Any:
-        """The input's multiplier from those of its parts."""
-        raise NotImplementedError(f"{cls.__name__} is differentiated as a whole")
-
-    @classmethod
-    def constant(cls, value: Any) -> Single:
-        return cls(value)
 
 
 def settled(operand: Any) -> Any:

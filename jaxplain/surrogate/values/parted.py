@@ -7,47 +7,40 @@ rule on pairs serves here too.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach
-from jaxplain.surrogate.values.pair import Pair, Paired
+from jaxplain.surrogate.values.lifted import Lifted, Outputs, settled, value
+from jaxplain.surrogate.values.pair import Pair, Paired, is_inexact, is_real
+from jaxplain.surrogate.values.region import Region, Waiting, decided
 
 Parts = tuple[Any, Any]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Parted(Paired):
-    """A value, its reference, and two parts of their difference; each kind says which."""
+    """A value, its reference, and two parts of their difference; each kind says which.
+
+    `fed` is the primitive of the last learned map, seen through shapes and scalings; `note` is
+    that of a `Pair`.
+    """
 
     detached = True
 
-    def __init__(
-        self,
-        value: Any,
-        reference: Any,
-        parts: Parts,
-        fed: str | None = None,
-        *,
-        reduced: bool = False,
-        scale: bool = False,
-    ):
-        self.value = value
-        self.reference = reference
-        self.both = parts
-        self.fed = fed  # the primitive of the last learned map, seen through shapes and scalings
-        self.roots = (self,)
-        self.linear = True
-        self.reduced = reduced
-        self.scale = scale
+    value: Any
+    reference: Any
+    both: Parts
+    fed: str | None = None
+    note: str = ""
 
     def __init_subclass__(cls) -> None:
-        jax.tree_util.register_pytree_node(
-            cls,
-            lambda parted: ((parted.value, parted.reference, parted.both), None),
-            lambda _, leaves: cls(*leaves),
+        jax.tree_util.register_dataclass(
+            cls, data_fields=["value", "reference", "both"], meta_fields=["fed", "note"]
         )
 
     @staticmethod
@@ -76,6 +69,14 @@ class Parted(Paired):
         return cls.divide(value - reference)
 
     @classmethod
+    def plain(cls, lifted: Any) -> Parted:
+        return cls(lifted.value, lifted.reference, lifted.both)
+
+    @classmethod
+    def discrete(cls, value: Any, reference: Any) -> Parted:
+        return cls(value, reference, (value, value))
+
+    @classmethod
     def lift(cls, value: Any, reference: Any, parts: Any = None) -> Parted:
         return cls(value, reference, cls.parts(value, reference) if parts is None else parts)
 
@@ -86,8 +87,11 @@ class Parted(Paired):
     @functools.cached_property
     def total(self) -> Pair:
         """The value as a pair: what arrives at it goes to its difference."""
-        value = self._join(self.both, self.value)
-        return Pair(value, self.reference, reduced=self.reduced, scale=self.scale)
+        return Pair(self._join(self.both, self.value), self.reference, self.note)
+
+    @property
+    def output(self) -> Any:
+        return self.total.value
 
     @staticmethod
     def whole(cotangent: Any) -> Parts:
@@ -107,12 +111,86 @@ class Parted(Paired):
         """A settled pair as a value in parts."""
         if not isinstance(pair, Pair):
             return pair
-        if not jnp.issubdtype(pair.dtype, jnp.inexact):
-            return cls(value, pair.reference, (value, value))
+        if not is_inexact(pair):
+            return cls.discrete(value, pair.reference)
         surrogate = attach(
             lambda active, passive: cls.divide(passive[0] - passive[1]),
             lambda active, passive: passive[0] - passive[1],
             lambda delta, cotangents: cls.weigh(cotangents, delta),
         )
         parts = surrogate(pair.value, (value, pair.reference))
-        return cls(value, pair.reference, parts, reduced=pair.reduced, scale=pair.scale)
+        return cls(value, pair.reference, parts, note=pair.note)
+
+    @classmethod
+    def adapt(cls, rule: Callable[..., Outputs], of: type[Lifted]) -> Callable[..., Outputs]:
+        return functools.partial(on_totals, cls, rule) if of is Pair else super().adapt(rule, of)
+
+    @classmethod
+    def decided(cls, equation: Any, operands: Sequence[Any], number: int, output: Any) -> Any:
+        if not isinstance(output, Parted) or is_inexact(output):
+            return output
+        known = Pair(output.value, output.reference)
+        decision = decided(equation, list(map(as_pair, operands)), number, known)
+        return WaitingParts(cls, decision, output.value)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WaitingParts(Waiting):
+    """A value that the rules on pairs put off (a product, a decision), divided when asked for."""
+
+    lifted: type[Parted]
+    paired: Any
+    value: Any
+
+    @property
+    def reference(self) -> Any:  # type: ignore[override]
+        return self.paired.reference
+
+    @property
+    def roots(self) -> tuple[Any, ...]:
+        return self.paired.roots
+
+    @property
+    def linear(self) -> bool:
+        return False
+
+    @functools.cached_property
+    def _settled(self) -> Any:
+        return self.lifted.from_pair(self.paired.settle(), self.value)
+
+    def settle(self) -> Any:
+        return self._settled
+
+
+def on_totals(
+    lifted: type[Parted], rule: Callable[..., Outputs], equation: Any, *operands: Any
+) -> list[Any]:
+    """A rule on pairs, for the totals of values in parts; its outputs are divided again."""
+    outputs = rule(equation, *map(as_pair, operands))
+    values = equation.bind(*map(value, operands))
+    return [divided(lifted, output, v) for output, v in zip(outputs, values, strict=True)]
+
+
+def divided(lifted: type[Parted], output: Any, value: Any) -> Any:
+    """A rule's output on pairs as one in parts; what waits goes on waiting."""
+    if isinstance(output, Waiting):
+        return WaitingParts(lifted, output, value)
+    return lifted.from_pair(output, value)
+
+
+def as_pair(operand: Any) -> Any:
+    """The total of a value in parts; what waits goes on waiting where nothing flows back."""
+    if isinstance(operand, WaitingParts):
+        return operand.paired
+    if isinstance(operand, Region) and not is_real(operand):
+        # A predicate: the same expression over the roots' totals, still a function of them.
+        return _rebuilt(operand)
+    operand = settled(operand)
+    if not isinstance(operand, Parted):
+        return operand
+    return operand.total if is_inexact(operand) else Pair(operand.value, operand.reference)
+
+
+def _rebuilt(region: Region) -> Region:
+    inner = tuple(_rebuilt(o) if isinstance(o, Region) else as_pair(o) for o in region.operands)
+    return dataclasses.replace(region, operands=inner, settle_by=region.on_pairs)

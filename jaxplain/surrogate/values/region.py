@@ -1,0 +1,242 @@
+"""Values that wait: elementwise regions, and decisions.
+
+Equations that are elementwise in values with ONE root form one scalar function of that root,
+whatever primitives spell it; its multiplier is its divided difference, taken when something else
+asks for the value.  Regions over several roots that make booleans wait as well, until a choice
+between real numbers shows what they decide.  A decision is an integer or boolean that comes out of
+any other equation: it waits with what decided it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain.surrogate.program import Equation, broadcast
+from jaxplain.surrogate.values.lifted import value
+from jaxplain.surrogate.values.pair import (
+    Pair,
+    Paired,
+    active_roots,
+    actives,
+    is_inexact,
+    is_real,
+    reference,
+)
+
+_LINEAR = ("add", "sub", "neg", "convert_element_type")
+_SCALINGS = ("mul", "neg", "div", "convert_element_type", "stop_gradient")
+
+
+class Waiting(Paired):
+    """A paired value that is computed when it is asked for."""
+
+    waiting = True
+
+    @functools.cached_property
+    def reference(self) -> Any:  # type: ignore[override]
+        """The value at the reference: that half can always be computed."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Region(Waiting):
+    """An elementwise equation whose value nobody has asked for yet.
+
+    `settle_by` is the rule of a region of real numbers, which gives the computed value; `on_pairs`
+    that of the same region over pairs, where its roots are values in parts.
+    """
+
+    equation: Equation
+    operands: tuple[Any, ...]
+    settle_by: Callable[[Region], Any]
+    on_pairs: Callable[[Region], Any] | None = None
+
+    @functools.cached_property
+    def reference(self) -> Any:  # type: ignore[override]
+        return self.equation.function(*map(reference, self.operands))
+
+    @functools.cached_property
+    def roots(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return active_roots(self.operands)
+
+    @functools.cached_property
+    def frozen(self) -> bool:  # type: ignore[override]
+        stopped = self.equation.primitive.name == "stop_gradient"
+        return stopped or all(operand.frozen for operand in actives(self.operands))
+
+    @functools.cached_property
+    def linear(self) -> bool:  # type: ignore[override]
+        return is_linear(self.equation, self.operands) and all(
+            is_real(operand) and operand.linear for operand in actives(self.operands)
+        )
+
+    @functools.cached_property
+    def note(self) -> str:  # type: ignore[override]
+        if not all(root.note for root in self.roots):
+            return ""
+        if divides(self.equation, self.operands):
+            return "scale"
+        kept = self.equation.primitive.name in _SCALINGS
+        notes = [operand.note for operand in actives(self.operands)]
+        return "scale" if kept and "scale" in notes else "sum"
+
+    @functools.cached_property
+    def value(self) -> Any:  # type: ignore[override]
+        """The value at x, by JAX's own operations."""
+        return self.equation.function(*map(value, self.operands))
+
+    @functools.cached_property
+    def _settled(self) -> Any:
+        if self.frozen:
+            # Constant to differentiation, hence shared by both passes.
+            return jax.lax.stop_gradient(self.value)
+        if not is_real(self) or not any(map(is_real, self.roots)):
+            return self.roots[0].discrete(self.value, self.reference)
+        return self.settle_by(self)
+
+    def settle(self) -> Any:
+        return self._settled
+
+    def after(self, equation: Equation, *operands: Any) -> Region:
+        """A further elementwise equation of the same kind of region."""
+        return dataclasses.replace(self, equation=equation, operands=operands)
+
+    def through(self, equation: Equation, move: Callable[[Any], Any]) -> Region:
+        """The same expression after an equation that moves elements, which commutes with it."""
+        moved: dict[int, Any] = {}
+
+        def visit(operand: Any) -> Any:
+            if not isinstance(operand, Paired):
+                constant = jnp.ndim(operand) == 0
+                return operand if constant else equation.function(broadcast(operand, self.shape))
+            if id(operand) not in moved:
+                inner = isinstance(operand, Region)
+                moved[id(operand)] = (
+                    dataclasses.replace(operand, operands=tuple(map(visit, operand.operands)))
+                    if inner
+                    else move(operand)
+                )
+            return moved[id(operand)]
+
+        return visit(self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decision(Waiting):
+    """An integer or boolean output of an equation, with the operands that decided it."""
+
+    equation: Equation
+    operands: tuple[Any, ...]
+    number: int  # of the output
+    settled: Pair
+
+    @property
+    def reference(self) -> Any:  # type: ignore[override]
+        return self.settled.reference
+
+    @property
+    def linear(self) -> bool:
+        return False
+
+    @property
+    def value(self) -> Any:  # type: ignore[override]
+        return self.settled.value
+
+    def settle(self) -> Any:
+        return self.settled
+
+
+def decided(equation: Equation, operands: Sequence[Any], number: int, output: Any) -> Any:
+    """An equation's output; with what decided it, if it is an integer or boolean."""
+    if not isinstance(output, Pair) or is_inexact(output):
+        return output
+    return Decision(equation, tuple(operands), number, output)
+
+
+def is_linear(equation: Equation, operands: Sequence[Any]) -> bool:
+    """Whether an elementwise equation is linear in its active operands together."""
+    name = equation.primitive.name
+    active = [isinstance(operand, Paired) for operand in operands]
+    fits = {
+        "mul": sum(active) == 1,
+        "div": not active[-1],
+        "select_n": not active[0],
+    }.get(name, name in _LINEAR)
+    return fits and jnp.issubdtype(equation.aval.dtype, jnp.floating)
+
+
+def divides(equation: Equation, operands: Sequence[Any]) -> bool:
+    """Whether an elementwise equation divides by something that depends on x."""
+    name = equation.primitive.name
+    if name == "div":
+        return isinstance(operands[1], Paired)
+    return name in ("rsqrt", "pow") or (name == "integer_pow" and equation.params["y"] < 0)
+
+
+class Expression:
+    """A region as a function of its roots, with everything else as explicit arguments."""
+
+    def __init__(self, output: Region, keys: Any = None, roots: Any = None):
+        self.output = output
+        self.keys = output.roots if keys is None else keys  # where the expression begins
+        self.roots = output.roots if roots is None else roots  # what stands there
+        self.nodes = tuple(self._in_order(output))
+        operands = [operand for node in self.nodes for operand in node.operands]
+        self.constants = [operand for operand in operands if not isinstance(operand, Paired)]
+
+    def _in_order(self, output: Region) -> list[Region]:
+        ordered: dict[int, Region] = {}
+        begins = set(map(id, self.keys))
+
+        def visit(node: Region) -> None:
+            if id(node) not in ordered and id(node) not in begins:
+                for operand in node.operands:
+                    if isinstance(operand, Region):
+                        visit(operand)
+                ordered[id(node)] = node
+
+        visit(output)
+        return list(ordered.values())
+
+    def run(
+        self,
+        values: Sequence[Any],
+        constants: Sequence[Any],
+        apply: Callable[[Region, list[Any]], Any],
+    ) -> Any:
+        """`apply(node, operand values)` for each node in order; the last one's result."""
+        known = zip_by_id(self.keys, values)
+        remaining = iter(constants)
+        for node in self.nodes:
+            operands = [
+                known[id(operand)] if isinstance(operand, Paired) else next(remaining)
+                for operand in node.operands
+            ]
+            known[id(node)] = apply(node, operands)
+        return known[id(self.output)]
+
+    def evaluate(self, values: Sequence[Any], constants: Sequence[Any]) -> Any:
+        """The expression at these values of its roots."""
+        return self.run(values, constants, lambda node, ops: node.equation.function(*ops))
+
+    def all_values(self, values: Sequence[Any], constants: Sequence[Any]) -> list[Any]:
+        """Every node's value, in order."""
+        results = []
+
+        def apply(node: Region, operands: list[Any]) -> Any:
+            results.append(node.equation.function(*operands))
+            return results[-1]
+
+        self.run(values, constants, apply)
+        return results
+
+
+def zip_by_id(keys: Sequence[Any], values: Sequence[Any]) -> dict[int, Any]:
+    """{id(key): value}."""
+    return {id(key): value for key, value in zip(keys, values, strict=True)}
