@@ -16,6 +16,8 @@ import jax
 import numpy as np
 import pytest
 
+pytest.register_assert_rewrite("tests.support")
+
 # The same examples in every run: a failure is seen where it was made.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")

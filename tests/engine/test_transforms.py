@@ -8,10 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from marks import some_slow
-from zoo import ELEMENTWISE, ZOO, cast, draw, mlp, random_like, readout, scanned, transformer
 
 import jaxplain as jxp
+from tests.support.marks import some_slow
+from tests.support.zoo import (
+    ELEMENTWISE,
+    ZOO,
+    cast,
+    draw,
+    mlp,
+    random_like,
+    readout,
+    scanned,
+    transformer,
+)
 
 QUICK = "mlp_glu cnn_max_pool_overlapping_same scan_mixed_carry maths_sort tree_two_towers".split()
 THOROUGH = (

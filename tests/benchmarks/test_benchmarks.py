@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from marks import some_slow
 
 import jaxplain as jxp
 from benchmarks import agreement, evaluations, loops, measure, models, readme, report, speed
@@ -20,8 +19,9 @@ from benchmarks.methods import BASELINE, METHODS, Method
 from benchmarks.models import MODELS
 from jaxplain.surrogate.values.lifted import Lifted
 from jaxplain.surrogate.values.pair import Pair
+from tests.support.marks import some_slow
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # What the library exports that explains nothing by itself, or has its row under another name.
 NO_METHODS = {
     "names", "capture", "intervene", "neuron", "completeness_gap", "override",

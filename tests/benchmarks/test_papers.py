@@ -1,10 +1,10 @@
 """What the original DeepLIFT package scores in its paper's experiments, from the same weights."""
 
 import pytest
-from cases import SHARED
 
 from benchmarks.papers import digit_conversion, genomics
 from benchmarks.papers.settings import load
+from tests.support.cases import SHARED
 
 FOLDER = SHARED / "papers"
 if not FOLDER.exists():

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import array, assert_close, load, params, sequential
 
 import jaxplain as jxp
 from jaxplain.surrogate.interpreter import interpret
+from tests.support.cases import array, assert_close, load, params, sequential
 
 CASES = load("deeplift")
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from marks import some_slow
 
 import jaxplain as jxp
+from tests.support.marks import some_slow
 
 LAYERS, TOKENS, WIDTH = 3, 4, 5
 KEYS = jax.random.split(jax.random.key(0), 8)

@@ -6,9 +6,19 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import pytest
-from cases import array, assert_close, gpt2, layernorm, llama, load, params, rmsnorm, sequential
 
 import jaxplain as jxp
+from tests.support.cases import (
+    array,
+    assert_close,
+    gpt2,
+    layernorm,
+    llama,
+    load,
+    params,
+    rmsnorm,
+    sequential,
+)
 
 pytestmark = pytest.mark.usefixtures("x64")
 

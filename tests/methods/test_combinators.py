@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from marks import some_slow
 
 import jaxplain as jxp
 from jaxplain._numerics.chunking import moments, weighted_sum
+from tests.support.marks import some_slow
 
 KEY = jax.random.key(0)
 WIDTH, REFERENCES = 6, 7

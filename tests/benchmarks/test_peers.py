@@ -10,13 +10,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from marks import some_slow
 
 from benchmarks import measure
 from benchmarks.peers import compare, report, task
 from benchmarks.peers.families import Member
+from tests.support.marks import some_slow
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def cell(package, method, seconds, family="DeepLIFT", **others):

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import draw, multipliers, read
 from jax import lax
 
 import jaxplain as jxp
+from tests.support.checks import draw, multipliers, read
 
 pytestmark = pytest.mark.usefixtures("x64")
 assert_close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10)

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
-from functions import ELEMENTWISE, VECTOR
 from jax import lax
-from marks import some_slow
-from zoo import ZOO, Model, cast, draw, paired, random_like, references
 
 import jaxplain as jxp
+from tests.support import zoo
+from tests.support.functions import ELEMENTWISE, VECTOR
+from tests.support.marks import some_slow
+from tests.support.zoo import ZOO, Model, cast, draw, paired, random_like, references
 
 # Their attention computes its softmax in float32, whatever the input's dtype: f's own rounding.
 FLOAT32_INSIDE = {

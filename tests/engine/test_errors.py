@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import jax.scipy as jsp
 import numpy as np
 import pytest
-from functions import piecewise, sparsemax
 from jax import lax
 from jax.interpreters import mlir
-from marks import some_slow
-from zoo import ZOO, draw
 
 import jaxplain as jxp
+from tests.support.functions import piecewise, sparsemax
+from tests.support.marks import some_slow
+from tests.support.zoo import ZOO, draw
 
 METHODS = {
     "deeplift": jxp.deeplift,

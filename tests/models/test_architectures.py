@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from architectures import ARCHITECTURES, mixture, one_hot_gates, threshold_gates
 from flax import nnx
-from zoo import Model, cast, draw, paired, references, weights
 
 import jaxplain as jxp
+from tests.support.architectures import ARCHITECTURES, mixture, one_hot_gates, threshold_gates
+from tests.support.zoo import Model, cast, draw, paired, references, weights
 
 QUICK = ("mobilenet", "mamba", "graph_attention")
 ROUTED = {"mixture_of_experts"}  # may leave a gap, which is another test's subject

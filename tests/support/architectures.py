@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import jax.scipy as jsp
-import zoo
 from jax import lax
-from zoo import Body, Model, draw, linen, readout, weights
+
+from tests.support import zoo
+from tests.support.zoo import Body, Model, draw, linen, readout, weights
 
 ARCHITECTURES: dict[str, Callable[[], Model]] = {}
 

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import load
-from marks import some_slow
 
 import jaxplain as jxp
 from jaxplain.methods.shapley import coalitions, indices
 from jaxplain.methods.shapley.gaussian_process import Kernel
+from tests.support.cases import load
+from tests.support.marks import some_slow
 
 KEY = jax.random.key(0)
 

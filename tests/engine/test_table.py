@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import draw
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 import jaxplain as jxp
 from jaxplain.surrogate.values.lifted import Lifted
+from tests.support.checks import draw
 
 assert_close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
 

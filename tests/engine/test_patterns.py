@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import draw, multipliers, read
 from jax import lax
 from jax.scipy.special import logsumexp
 
 import jaxplain as jxp
 from jaxplain.surrogate import patterns
+from tests.support.checks import draw, multipliers, read
 
 ROWS = 3
 MASK = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 0]], bool)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import array, assert_close, graph, load, params
 
 import jaxplain as jxp
+from tests.support.cases import array, assert_close, graph, load, params
 
 CASES = load("captum")
 

@@ -4,7 +4,7 @@ import re
 import runpy
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_an_attribution_prior_keeps_a_network_off_the_mark(capsys):

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from zoo import ZOO, references
 
 import jaxplain as jxp
+from tests.support.zoo import ZOO, references
 
 QUICK = ("cnn_max_pool_overlapping_same", "rnn_lstm")
 RULES = ("reveal_cancel", "central_limit")

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from functions import ELEMENTWISE, MATHS, VECTOR
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+
+from tests.support.functions import ELEMENTWISE, MATHS, VECTOR
 
 
 class Model(NamedTuple):

@@ -1,0 +1,1 @@
+"""What tests share: models, functions, reference numbers, small checks."""
