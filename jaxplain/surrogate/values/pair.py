@@ -247,13 +247,17 @@ class Expression:
         self, value: Any, reference: Any, constants: Any, references: Any = None
     ) -> tuple[Any, Any]:
         """g(value) with the slope from the reference; `references` are the nodes' values there."""
-        (key,) = self.keys
+        return self._valued_slope([value], [reference], constants, references, 0)
+
+    def _valued_slope(
+        self, values: Any, starts: Any, constants: Any, references: Any, moving: int
+    ) -> tuple[Any, Any]:
+        """The same of several roots, of which one moves and the others are constants."""
         if references is None:
-            references = self._all_values([reference], constants)
-        delta = divided_difference.difference(value, reference)
-        slopes: dict[int, Any] = {id(key): jnp.ones_like(delta)}
-        known = {id(key): reference, **zip_by_id(self.nodes, references)}
-        singular = any(map(_divides, self.nodes))
+            references = self._all_values(starts, constants)
+        delta = divided_difference.change(values[moving], starts[moving])
+        slopes: dict[int, Any] = {id(self.keys[moving]): jnp.ones_like(delta)}
+        known = {**zip_by_id(self.keys, starts), **zip_by_id(self.nodes, references)}
 
         def step(node: Deferred, operands: list[Any]) -> Any:
             result = node.equation.function(*operands)
@@ -266,16 +270,16 @@ class Expression:
                     result,
                     known[id(node)],
                     delta,
-                    singular,
                 )
             )
             return result
 
-        result = self._run([value], constants, step)
+        result = self._run(values, constants, step)
         slope = slopes[id(self.output)]
         if slope is None:
             slope = jnp.zeros_like(delta)
-        return result, jnp.broadcast_to(slope, delta.shape)
+        slope = jnp.broadcast_to(slope, delta.shape)
+        return result, divided_difference.finite(slope, result, known[id(self.output)], delta)
 
     def shapley(self) -> Any:
         """Several roots: their Shapley values over the corners, each divided by its own Δ."""
@@ -286,13 +290,12 @@ class Expression:
                 f"between values by {count} different ones that depend on x; at most "
                 f"{_MOST_PLAYERS} can be told apart. Split the choice into several `jnp.where`."
             )
-        smooth = len(self.nodes) == 1 and self.output.equation.primitive.name not in _KINKED
         players = [i for i, root in enumerate(self.roots) if is_real(root)]
 
         def valued_slopes(values: Sequence[Any], passive: Any) -> tuple[Any, list[Any]]:
             constants, discrete, references = passive
             ends = (references, _merge(values, discrete, players, count))
-            slopes = [self._shapley_slope(i, ends, constants, smooth) for i in players]
+            slopes = [self._shapley_slope(i, ends, constants) for i in players]
             return self.evaluate(ends[1], constants), slopes
 
         discrete = [root.value for i, root in enumerate(self.roots) if i not in players]
@@ -300,46 +303,23 @@ class Expression:
         active = [self.roots[i].value for i in players]
         return scaled(valued_slopes)(active, (self.constants, discrete, references))
 
-    def _shapley_slope(self, player: int, ends: Any, constants: Any, smooth: bool) -> Any:
-        """Σ_S |S|!(n-1-|S|)!/n! (g(S ∪ i) - g(S))/Δ_i."""
+    def _shapley_slope(self, player: int, ends: Any, constants: Any) -> Any:
+        """Σ_S |S|!(n-1-|S|)!/n! (g(S ∪ i) - g(S))/Δ_i, each difference a chain of the root i."""
         count = len(self.roots)
         others = [i for i in range(count) if i != player]
-        value, reference = ends[1][player], ends[0][player]
-        delta = value - reference
-        total = jnp.zeros_like(delta)
+        total: Any = 0
         for present in itertools.product((0, 1), repeat=count - 1):
-            corner = [None] * count
-            for i, end in zip(others, present, strict=True):
-                corner[i] = ends[end][i]
-
-            def along(v: Any, corner: Any = tuple(corner)) -> Any:
-                return self.evaluate([v if c is None else c for c in corner], constants)
-
+            chosen = dict(zip(others, present, strict=True))
+            here, there = (
+                [ends[chosen.get(i, end)][i] for i in range(count)] for end in (1, 0)
+            )
             size = sum(present)
             weight = math.factorial(size) * math.factorial(count - 1 - size) / math.factorial(count)
-            total = total + weight * _secant(along, value, reference, delta, smooth)
+            total += weight * self._valued_slope(here, there, constants, None, player)[1]
         return total
-
-
-def _divides(node: Deferred) -> bool:
-    """Whether an equation divides by something that depends on its root."""
-    name = node.equation.primitive.name
-    if name == "div":
-        return isinstance(node.operands[1], Paired)
-    return name in _INVERSES or (name == "integer_pow" and node.equation.params["y"] < 0)
-
-
-_KINKED = ("max", "min", "rem", "nextafter", "select_n", "clamp")
 
 
 def _merge(values: Sequence[Any], rest: Sequence[Any], players: list[int], count: int) -> list[Any]:
     active, others = iter(values), iter(rest)
     return [next(active) if i in players else next(others) for i in range(count)]
 
-
-def _secant(function: Any, value: Any, reference: Any, delta: Any, smooth: bool) -> Any:
-    """(g(v) - g(v0))/Δ, where g is kinked down to Δ = 0, where it is smooth the stable way."""
-    middle = (value + reference) / 2
-    _, near = jax.jvp(function, (middle,), (jnp.ones_like(middle),))
-    small = (delta == 0) | (divided_difference.tiny(delta) if smooth else False)
-    return divided_difference.quotient(function(value), function(reference), delta, near, small)
