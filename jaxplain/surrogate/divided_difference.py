@@ -2,9 +2,9 @@
 
 For a chain of elementwise equations with one root x, each rule here takes the slopes (u - u0)/Δx
 of an equation's operands to the slope (y - y0)/Δx of its output, as forward-mode differentiation
-takes derivatives.  A quotient is formed only where it is well conditioned: the closed forms stay
-exact as Δ → 0, and what has none falls back to the derivative at the midpoint.  Numerators come
-from the equations themselves, so every rule is complete: slope · Δx = y - y0.
+takes derivatives.  The closed forms stay exact as Δ → 0; what has none takes its quotient or its
+mean derivative, element by element, whichever errs less by an estimate of both errors.  Hence
+every rule is complete to the rounding of y: slope · Δx = y - y0.
 """
 
 from __future__ import annotations
@@ -33,20 +33,23 @@ class Step:
     value: Any
     reference: Any
     delta: Any  # x - x0 at the root
-    singular: bool = False  # whether the chain divides by something of its root
 
     @property
     def secant(self) -> Any:
         """Δy/Δx; exact up to the rounding of y, and 0 where the root does not move."""
-        moved = self.delta != 0
-        change = jnp.subtract(self.value, self.reference).astype(self.delta.dtype)
-        return jnp.where(moved, change / jnp.where(moved, self.delta, 1), 0)
+        return secant(self.value, self.reference, self.delta)
+
+    @property
+    def active(self) -> list[int]:
+        """The operands that have a slope."""
+        return [i for i, s in enumerate(self.slopes) if s is not None]
 
 
 def slope(step: Step) -> Slope:
     """The slope of the equation's output, by the rule of its primitive."""
     if not jnp.issubdtype(step.equation.aval.dtype, jnp.floating):
         return None
+    step = _widened(step)
     name = step.equation.primitive.name
     if name == "select_n":
         return _select(step)
@@ -55,42 +58,120 @@ def slope(step: Step) -> Slope:
         for v, v0 in zip(step.values, step.references, strict=True)
     ):
         return step.secant
-    active = [s is not None for s in step.slopes]
-    if not any(active):
+    if not step.active or name in _JUMPS:
         return step.secant
     if name in _STRUCTURAL:
         return _STRUCTURAL[name](step)
-    if name in _UNARY and len(active) == 1:
+    if name in _UNARY and len(step.slopes) == 1:
         (u,), (u0,), (s,) = step.values, step.references, step.slopes
         return _UNARY[name](u, u0, step.value, step.reference) * s
-    if name == "rem":
-        return _secant(step)
-    if name in _JUMPS:
-        return step.secant
-    return _midpoint(step)
+    return _smooth(step)
 
 
-def tiny(delta: Any) -> Any:
-    """Where a quotient by Δ loses more digits than the derivative at the midpoint.
+def finite(slope: Any, value: Any, reference: Any, delta: Any) -> Any:
+    """The slope of a whole chain; its quotient, or 0 at Δ = 0, where an equation's is not finite.
 
-    Rounding costs eps/Δ, the midpoint Δ²/24: they meet at Δ = (24 eps)^(1/3).
+    That is where one of them overflows, or where it has no derivative: the root of a 0 that stays.
     """
-    return jnp.abs(delta) <= (24 * float(jnp.finfo(jnp.result_type(delta)).eps)) ** (1 / 3)
+    whole = secant(value, reference, delta)
+    return jnp.where(jnp.isfinite(slope), slope, whole.astype(slope.dtype))
+
+
+def change(x: Any, x0: Any) -> Any:
+    """x - x0 of a root, in float32 at least: a chain of half precision is rounded once, at its end."""
+    wide = jnp.promote_types(jnp.result_type(x0), jnp.float32)
+    return difference(x.astype(wide), x0.astype(wide))
 
 
 def difference(u: Any, u0: Any) -> Any:
     """u - u0, and 0 where both are the same infinity (a masked logit)."""
-    return jnp.where(u == u0, 0, u - u0)
+    return jnp.where((u == u0) & jnp.isinf(u), 0, u - u0)
+
+
+def secant(y: Any, y0: Any, delta: Any) -> Any:
+    """(y - y0)/Δ, and 0 where Δ is 0."""
+    return quotient(y.astype(delta.dtype), y0.astype(delta.dtype), delta, 0, delta == 0)
 
 
 def quotient(y: Any, y0: Any, delta: Any, near: Any, small: Any) -> Any:
     """(y - y0)/Δ, and `near` where Δ is `small`."""
-    return jnp.where(small, near, (y - y0) / jnp.where(small, 1, delta))
+    return jnp.where(small, near, difference(y, y0) / jnp.where(small, 1, delta))
 
 
-def derivative(step: Step) -> Any:
-    """The derivative along the slopes at the midpoint, asked only of the operands that have one."""
-    active = [i for i, s in enumerate(step.slopes) if s is not None]
+def _widened(step: Step) -> Step:
+    """Every real number in the slopes' dtype; what is the same at both ends stays one object."""
+    kept: dict[int, Any] = {}
+
+    def widen(value: Any) -> Any:
+        if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+            return value
+        return kept.setdefault(id(value), jnp.asarray(value).astype(step.delta.dtype))
+
+    return dataclasses.replace(
+        step,
+        values=[widen(v) for v in step.values],
+        references=[widen(v) for v in step.references],
+        value=widen(step.value),
+        reference=widen(step.reference),
+    )
+
+
+# Any smooth function: its quotient, or the mean of its derivative.
+
+_POSITIONS = (0.5 - math.sqrt(0.15), 0.5, 0.5 + math.sqrt(0.15))  # three Gauss-Legendre nodes
+_OUTER = 5 / 18  # the weight of the first and of the last
+# By how many roundings the mean derivative may differ from Δy/Δ: by more where derivatives vary
+# little, since an implementation of y may be off by more than they; but not by any number, since
+# a sampler's derivative is not its own (`random_gamma`).
+_TRUSTED, _STEADY = 8, 0.25
+
+
+def _smooth(step: Step) -> Any:
+    """Per unit of the operand where only one moves: rounding of it then is no error of its own."""
+    if len(step.active) > 1:
+        return _chosen(step)
+    (i,) = step.active
+    delta = difference(step.values[i], step.references[i])
+    slopes = [jnp.ones_like(delta) if j == i else None for j in range(len(step.slopes))]
+    return _chosen(dataclasses.replace(step, slopes=slopes, delta=delta)) * step.slopes[i]
+
+
+def _chosen(step: Step) -> Any:
+    """Δy/Δ or ∫₀¹ of the derivative, by their errors.
+
+    Of Δy that is its rounding, eps(|y| + |y0| + Σ|∂ᵢ|(|uᵢ| + |uᵢ0|)), since a y is rounded and as
+    far off as if its operands had been.  Of three nodes' mean D it is at most r²|D| where r, the
+    relative disagreement of mean and middle, is small: r is of order Δ², the error of Δ⁶.  A peak
+    between nodes is not seen by them, but D then contradicts Δy by more than that was rounded.
+    """
+    low, middle, high = (_partials(step, t) for t in _POSITIONS)
+    ends = [jnp.abs(step.values[i]) + jnp.abs(step.references[i]) for i in step.active]
+    errors = [jnp.abs(p) * end for p, end in zip(middle, ends, strict=True)]
+    rounding = _eps(step) * sum(errors, jnp.abs(step.value) + jnp.abs(step.reference))
+    low, middle, high = (_along(step, partials) for partials in (low, middle, high))
+    mean = middle + _OUTER * ((low - middle) + (high - middle))
+    largest = jnp.maximum(jnp.maximum(jnp.abs(low), jnp.abs(high)), jnp.abs(middle))
+    scale = jnp.where(largest == 0, 1, largest)
+    bend = jnp.abs(mean - middle) / scale
+    spread = jnp.maximum(jnp.abs(low - middle), jnp.abs(high - middle)) / scale
+    moved = jnp.abs(step.delta)
+    gap = jnp.abs(mean * step.delta - difference(step.value, step.reference))
+    converged = bend * bend * largest * moved <= rounding
+    agrees = jnp.maximum(spread, _STEADY) * gap <= _TRUSTED * rounding
+    return jnp.where((converged & agrees) | (moved == 0), mean, step.secant)
+
+
+def _eps(step: Step) -> float:
+    """The rounding of the equation's own dtype, that the slopes' may exceed."""
+    return float(jnp.finfo(step.equation.aval.dtype).eps)
+
+
+def _partials(step: Step, position: float) -> list[Any]:
+    """The derivative by each active operand, at a point of the segment.
+
+    Reverse mode asks only those for one: some have none by others.
+    """
+    active = step.active
 
     def function(*moving: Any) -> Any:
         operands = list(step.values)
@@ -98,33 +179,18 @@ def derivative(step: Step) -> Any:
             operands[i] = operand
         return step.equation.function(*operands)
 
-    middles = [(step.values[i] + step.references[i]) / 2 for i in active]
-    tangents = [
-        jnp.broadcast_to(step.slopes[i], m.shape).astype(m.dtype)
-        for i, m in zip(active, middles, strict=True)
-    ]
-    return jax.jvp(function, middles, tangents)[1]
+    point = [_between(step.references[i], step.values[i], position) for i in active]
+    y, pull = jax.vjp(function, *point)
+    return list(pull(jnp.ones_like(y)))
 
 
-def _secant(step: Step) -> Any:
-    """Δy/Δx, and the derivative where the root does not move."""
-    return jnp.where(step.delta == 0, derivative(step), step.secant)
+def _between(u0: Any, u: Any, position: float) -> Any:
+    return u0 + position * difference(u, u0)
 
 
-def _midpoint(step: Step) -> Any:
-    """Any smooth function: the quotient, or the derivative along the slopes at the midpoint."""
-    near = derivative(step)
-    active = [i for i, s in enumerate(step.slopes) if s is not None]
-    if len(active) == 1:
-        (i,) = active
-        small = tiny(step.values[i] - step.references[i])
-        if step.equation.primitive.name in _SINGULAR_AT_ZERO:
-            middle = jnp.abs(step.values[i] + step.references[i]) / 2
-            small = tiny((step.values[i] - step.references[i]) / jnp.where(middle == 0, 1, middle))
-    else:
-        small = tiny(step.delta)
-    small = small | (step.delta == 0)
-    return quotient(step.value, step.reference, step.delta, near, small)
+def _along(step: Step, partials: Sequence[Any]) -> Any:
+    """Σ ∂ᵢ sᵢ."""
+    return sum(p * step.slopes[i] for i, p in zip(step.active, partials, strict=True))
 
 
 # Sums, products and choices: rules on slopes.
@@ -155,10 +221,11 @@ def _div(step: Step) -> Any:
 def _total(step: Step, terms: list[Any]) -> Any:
     """The terms' sum, or Δy/Δx where they are so large that it has fewer digits to lose.
 
-    That is near a pole: x/√(x² + ε) from 0 is the difference of two terms of size 1/√ε.
+    Near a pole, x/√(x² + ε) from 0 is the difference of two terms of size 1/√ε; far out, so are
+    the terms of x e^-x, which is 0 at both ends.
     """
     total = sum(terms)
-    if not step.singular or len(terms) < 2:
+    if len(terms) < 2:
         return total
     lost = jnp.abs(step.delta) * sum(map(jnp.abs, terms))
     ends = jnp.abs(step.value) + jnp.abs(step.reference)
@@ -184,14 +251,23 @@ def _select(step: Step) -> Any:
 
 
 def _extremum(step: Step, sign: int) -> Any:
-    """The winner's slope; of a tie that stays one their mean, as JAX's derivative has it."""
+    """The winner's slope; of a tie that stays one their mean, as JAX's derivative has it.
+
+    Where another wins than at the reference, Δy lies between both operands' changes.
+    """
     (u, v), (u0, v0) = step.values, step.references
-    su, sv = (0 if s is None else s for s in step.slopes)
+    su, sv = (jnp.zeros_like(step.delta) if s is None else s for s in step.slopes)
     first, first0 = (u > v, u0 > v0) if sign > 0 else (u < v, u0 < v0)
     winner = jnp.where(first, su, sv)
     if not _in_relu(step.equation):
         winner = jnp.where((u == v) & (u0 == v0), (su + sv) / 2, winner)
-    return jnp.where(first == first0, winner, step.secant)
+    return jnp.where(first == first0, winner, _bounded(step.secant, su, sv))
+
+
+def _bounded(slope: Any, one: Any, other: Any) -> Any:
+    """The slope, no further than between the two others: beyond is rounding."""
+    low, high = jnp.minimum(one, other), jnp.maximum(one, other)
+    return jnp.where(slope < low, low, jnp.where(slope > high, high, slope))
 
 
 def _in_relu(equation: Equation) -> bool:
@@ -200,11 +276,74 @@ def _in_relu(equation: Equation) -> bool:
 
 
 def _clamp(step: Step) -> Any:
-    (low, u, high), (low0, u0, high0) = step.values, step.references
-    if step.slopes[0] is not None or step.slopes[2] is not None:
-        return _secant(step)
-    inside, inside0 = (u >= low) & (u <= high), (u0 >= low0) & (u0 <= high0)
-    return jnp.where(inside & inside0, step.slopes[1], step.secant)
+    """The slope of what is chosen at both ends; the quotient where that is not the same."""
+    slopes = [jnp.zeros_like(step.delta) if s is None else s for s in step.slopes]
+    which, which0 = (
+        jnp.where(u < low, 0, jnp.where(u > high, 2, 1))
+        for low, u, high in (step.values, step.references)
+    )
+    same = jnp.where(which == 0, slopes[0], jnp.where(which == 1, slopes[1], slopes[2]))
+    return jnp.where(which == which0, same, step.secant)
+
+
+def _rem(step: Step) -> Any:
+    """u - qv with q = trunc(u/v) the same at both ends; the quotient where it is not."""
+    ends = (step.values, step.value), (step.references, step.reference)
+    q, q0 = (jnp.round((u - y) / v) for (u, v), y in ends)
+    su, sv = (jnp.zeros_like(step.delta) if s is None else s for s in step.slopes)
+    return jnp.where(q == q0, su - q * sv, step.secant)
+
+
+def _atan2(step: Step) -> Any:
+    """The angle between (u, v) and (u0, v0): its tangent is (ΔuV - ΔvU)/(uu0 + vv0), U and V the
+    means, every length in units of its end's.  The quotient where it is large, or leaps by 2π."""
+    (u, v), (u0, v0) = step.values, step.references
+    su, sv = (jnp.zeros_like(step.delta) if s is None else s for s in step.slopes)
+    n, n0 = (jnp.maximum(jnp.abs(a), jnp.abs(b)) for a, b in ((u, v), (u0, v0)))
+    n, n0 = jnp.where(n == 0, 1, n), jnp.where(n0 == 0, 1, n0)
+    u, v, w, z = u / n, v / n, u0 / n0, v0 / n0
+    # V/(n n0) = ½ (v/n / n0 + v0/n0 / n)
+    cross = su * (v / n0 + z / n) / 2 - sv * (u / n0 + w / n) / 2
+    dot = u * w + v * z
+    tangent = cross * step.delta
+    small = (jnp.abs(tangent) <= dot / 4) & (dot > 0)
+    small &= jnp.abs(step.value - step.reference) < 1
+    dot = jnp.where(small, dot, 1)
+    near = cross / dot * _atanc(jnp.where(small, tangent / dot, 0))
+    at_zero = jnp.where(dot == 0, 0, near)
+    return jnp.where(small, near, jnp.where(step.delta == 0, at_zero, step.secant))
+
+
+def _pow(step: Step) -> Any:
+    """u^v = exp(w) with w = v ln u: its mean slope times ½(v + v0) Δln u + ½(ln u + ln u0) Δv.
+
+    For a negative u and a constant v that of |u|^v with the sign of y; else the quotient.
+    """
+    (u, v), (u0, v0), (su, sv) = step.values, step.references, step.slopes
+    y, y0 = step.value, step.reference
+    there = (u * jnp.sign(u0) > 0) & (y * jnp.sign(y0) > 0)
+    if sv is not None:
+        there &= u > 0
+    u, u0 = jnp.where(there, u, 1), jnp.where(there, u0, 1)
+    terms = []
+    if su is not None:
+        terms.append(su * (v if sv is None else (v + v0) / 2) * _log_slope(u, u0))
+    if sv is not None:
+        terms.append(sv * (jnp.log(u) if su is None else (jnp.log(u) + jnp.log(u0)) / 2))
+    exponent = sum(terms)
+    power = exponent * step.delta
+    there &= jnp.abs(power) <= 1
+    mean = jnp.sign(y) * _exp_mean(jnp.where(there, power, 0), jnp.abs(y), jnp.abs(y0))
+    still = jnp.where(step.delta == 0, _along(step, _partials(step, 0.5)), step.secant)
+    return jnp.where(there, mean * exponent, still)
+
+
+def _log_slope(u: Any, u0: Any) -> Any:
+    """(ln u - ln u0)/(u - u0) of two numbers of one sign."""
+    r = (u - u0) / (u + u0)
+    small = jnp.abs(r) <= 0.25
+    near = 2 / (u + u0) * _artanhc(jnp.where(small, r, 0))
+    return jnp.where(small, near, jnp.log(u / u0) / jnp.where(small, 1, u - u0))
 
 
 def _nextafter(step: Step) -> Any:
@@ -227,14 +366,15 @@ _STRUCTURAL: dict[str, Callable[[Step], Any]] = {
     "min": lambda step: _extremum(step, -1),
     "clamp": _clamp,
     "nextafter": _nextafter,
+    "rem": _rem,
+    "atan2": _atan2,
+    "pow": _pow,
     "convert_element_type": _convert,
     "reduce_precision": _convert,
     # Inside a chain, x and what was frozen of it are one scalar: the function is explained whole.
     "stop_gradient": _convert,
     "integer_pow": lambda step: _integer_pow(step),
 }
-
-_SINGULAR_AT_ZERO = ("pow", "cbrt")
 
 _JUMPS = ("sign", "floor", "ceil", "round")
 
@@ -245,17 +385,21 @@ _JUMPS = ("sign", "floor", "ceil", "round")
 def exp(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     """√(y y0) sinh(Δ/2)/(Δ/2) near Δ = 0; the quotient is exact elsewhere."""
     delta = difference(u, u0)
-    small = jnp.abs(delta) <= 1
-    half = jnp.where(small, delta / 2, 0)
-    # Guarded, for the root of an underflowed 0 has no derivative to differentiate again.
-    there = (y > 0) & (y0 > 0)
-    mean = jnp.sqrt(jnp.where(there, y, 1)) * jnp.sqrt(jnp.where(there, y0, 1))
-    return quotient(y, y0, delta, jnp.where(there, mean * _sinhc(half), 0), small)
+    return quotient(y, y0, delta, _exp_mean(delta, y, y0), jnp.abs(delta) <= 1)
 
 
 def _exp2(u: Any, u0: Any, y: Any, y0: Any) -> Any:
-    ln2 = jnp.asarray(0.6931471805599453, y.dtype)
-    return ln2 * exp(ln2 * u, ln2 * u0, y, y0)
+    delta, ln2 = difference(u, u0), math.log(2)
+    return quotient(y, y0, delta, ln2 * _exp_mean(ln2 * delta, y, y0), jnp.abs(delta) <= 1)
+
+
+def _exp_mean(delta: Any, y: Any, y0: Any) -> Any:
+    """√(y y0) sinh(Δ/2)/(Δ/2) for |Δ| ≤ 1: the mean of exp between two of its values."""
+    half = jnp.where(jnp.abs(delta) <= 1, delta / 2, 0)
+    # Guarded, for the root of an underflowed 0 has no derivative to differentiate again.
+    there = (y > 0) & (y0 > 0)
+    mean = jnp.sqrt(jnp.where(there, y, 1)) * jnp.sqrt(jnp.where(there, y0, 1))
+    return jnp.where(there, mean * _sinhc(half), 0)
 
 
 def _expm1(u: Any, u0: Any, y: Any, y0: Any) -> Any:
@@ -279,18 +423,22 @@ def _logistic(u: Any, u0: Any, y: Any, y0: Any) -> Any:
 
 def _log(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     """2 artanh(Δ/(u + u0))/Δ."""
-    delta, total = u - u0, u + u0
-    r = delta / total
-    small = jnp.abs(r) <= 0.25
-    near = 2 / total * _artanhc(jnp.where(small, r, 0))
-    return quotient(y, y0, delta, near, small)
+    return _halves(u, u0, y, y0, u + u0, _artanhc)
 
 
 def _log1p(u: Any, u0: Any, y: Any, y0: Any) -> Any:
-    delta, total = u - u0, 2 + u + u0
-    r = delta / total
-    small = jnp.abs(r) <= 0.25
-    near = 2 / total * _artanhc(jnp.where(small, r, 0))
+    return _halves(u, u0, y, y0, 2 + u + u0, _artanhc)
+
+
+def _halves(u: Any, u0: Any, y: Any, y0: Any, total: Any, inverse: Callable[[Any], Any]) -> Any:
+    """(y - y0)/Δ where Δ/`total` is a tangent of ½(y - y0), `inverse`(r) that tangent's inverse/r.
+
+    tan ½(a - b) = (sin a - sin b)/(cos a + cos b), and so for tanh.
+    """
+    delta = difference(u, u0)
+    r = delta / jnp.where(total == 0, 1, total)
+    small = (jnp.abs(r) <= 0.25) & (total != 0) | (delta == 0)
+    near = 2 / jnp.where(small, total, 1) * inverse(jnp.where(small, r, 0))
     return quotient(y, y0, delta, near, small)
 
 
@@ -300,7 +448,15 @@ def _log2(u: Any, u0: Any, y: Any, y0: Any) -> Any:
 
 
 def _sqrt(u: Any, u0: Any, y: Any, y0: Any) -> Any:
-    return 1 / (y + y0)
+    """1/(√u + √u0); none where both are 0."""
+    total = y + y0
+    return jnp.where(total == 0, 0, 1 / jnp.where(total == 0, 1, total))
+
+
+def _cbrt(u: Any, u0: Any, y: Any, y0: Any) -> Any:
+    """1/(y² + y y0 + y0²); none where both are 0."""
+    total = y * (y + y0) + y0 * y0
+    return jnp.where(total == 0, 0, 1 / jnp.where(total == 0, 1, total))
 
 
 def _rsqrt(u: Any, u0: Any, y: Any, y0: Any) -> Any:
@@ -331,12 +487,78 @@ def _abs(u: Any, u0: Any, y: Any, y0: Any) -> Any:
 
 def _sin(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     """cos(ū) sin(Δ/2)/(Δ/2)."""
-    return jnp.cos((u + u0) / 2) * _sinc((u - u0) / 2)
+    near = jnp.cos((u + u0) / 2) * _sinc((u - u0) / 2)
+    return quotient(y, y0, u - u0, near, _turns_little(u, u0))
 
 
 def _cos(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     """-sin(ū) sin(Δ/2)/(Δ/2)."""
-    return -jnp.sin((u + u0) / 2) * _sinc((u - u0) / 2)
+    near = -jnp.sin((u + u0) / 2) * _sinc((u - u0) / 2)
+    return quotient(y, y0, u - u0, near, _turns_little(u, u0))
+
+
+def _turns_little(u: Any, u0: Any) -> Any:
+    """Where the rounding of ū, times Δ, is less than that of the values."""
+    return jnp.abs(u - u0) * jnp.abs(u + u0) <= 4
+
+
+def _tan(u: Any, u0: Any, y: Any, y0: Any) -> Any:
+    """(1 + y y0) tan(Δ)/Δ."""
+    delta = u - u0
+    small = jnp.abs(delta) <= 0.25
+    return quotient(y, y0, delta, (1 + y * y0) * _tanc(jnp.where(small, delta, 0)), small)
+
+
+def _asin(u: Any, u0: Any, y: Any, y0: Any) -> Any:
+    """2 atan(Δ/(√(1 - u²) + √(1 - u0²)))/Δ."""
+    return _halves(u, u0, y, y0, _root(1 - u, 1 + u) + _root(1 - u0, 1 + u0), _atanc)
+
+
+def _acos(u: Any, u0: Any, y: Any, y0: Any) -> Any:
+    return -_asin(u, u0, -y, -y0)
+
+
+def _asinh(u: Any, u0: Any, y: Any, y0: Any) -> Any:
+    """2 artanh(Δ/(√(1 + u²) + √(1 + u0²)))/Δ."""
+    one = jnp.ones_like(u)
+    return _halves(u, u0, y, y0, jnp.hypot(one, u) + jnp.hypot(one, u0), _artanhc)
+
+
+def _acosh(u: Any, u0: Any, y: Any, y0: Any) -> Any:
+    """2 artanh(Δ/(√(u² - 1) + √(u0² - 1)))/Δ."""
+    return _halves(u, u0, y, y0, _root(u - 1, u + 1) + _root(u0 - 1, u0 + 1), _artanhc)
+
+
+def _root(a: Any, b: Any) -> Any:
+    """√a √b, 0 with a derivative where a product is none or negative."""
+    there = (a > 0) & (b > 0)
+    return jnp.where(there, jnp.sqrt(jnp.where(there, a, 1)) * jnp.sqrt(jnp.where(there, b, 1)), 0)
+
+
+def _atan(u: Any, u0: Any, y: Any, y0: Any) -> Any:
+    """atan(r)/Δ with r = Δ/(1 + u u0)."""
+    delta, scale = u - u0, 1 + u * u0
+    small = jnp.abs(delta) <= scale / 4
+    scale = jnp.where(small, scale, 1)
+    near = _atanc(jnp.where(small, delta / scale, 0)) / scale
+    return quotient(y, y0, delta, near, small)
+
+
+def _sinh(u: Any, u0: Any, y: Any, y0: Any) -> Any:
+    """cosh(ū) sinh(Δ/2)/(Δ/2)."""
+    return _hyperbolic(jnp.cosh, u, u0, y, y0)
+
+
+def _cosh(u: Any, u0: Any, y: Any, y0: Any) -> Any:
+    """sinh(ū) sinh(Δ/2)/(Δ/2)."""
+    return _hyperbolic(jnp.sinh, u, u0, y, y0)
+
+
+def _hyperbolic(other: Callable[[Any], Any], u: Any, u0: Any, y: Any, y0: Any) -> Any:
+    delta = u - u0
+    small = (jnp.abs(delta) <= 1) & _turns_little(u, u0)
+    middle = jnp.where(small, (u + u0) / 2, 0)
+    return quotient(y, y0, delta, other(middle) * _sinhc(jnp.where(small, delta / 2, 0)), small)
 
 
 def _integer_pow(step: Step) -> Any:
@@ -377,6 +599,15 @@ _UNARY: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
     "abs": _abs,
     "sin": _sin,
     "cos": _cos,
+    "tan": _tan,
+    "asin": _asin,
+    "acos": _acos,
+    "atan": _atan,
+    "sinh": _sinh,
+    "cosh": _cosh,
+    "asinh": _asinh,
+    "acosh": _acosh,
+    "cbrt": _cbrt,
 }
 
 
@@ -416,6 +647,16 @@ _TANH = [
 def _tanhc(h: Any) -> Any:
     """tanh(h)/h for |h| ≤ ¼."""
     return _series(h, 0.25, _TANH)
+
+
+def _tanc(h: Any) -> Any:
+    """tan(h)/h for |h| ≤ ¼: tanh's series without its signs."""
+    return _series(h, 0.25, [abs(c) for c in _TANH])
+
+
+def _atanc(r: Any) -> Any:
+    """atan(r)/r for |r| ≤ ¼."""
+    return _series(r, 0.25, [(-1) ** k / (2 * k + 1) for k in range(14)])
 
 
 def _artanhc(r: Any) -> Any:

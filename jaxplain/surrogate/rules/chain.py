@@ -7,14 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate import divided_difference
 from jaxplain.surrogate.backward import scaled
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.values.pair import Pair, is_real
-from jaxplain.surrogate.values.region import Expression, Region, divides, zip_by_id
+from jaxplain.surrogate.values.region import Expression, Region, zip_by_id
 
 _MOST_PLAYERS = 6  # of a choice: 2⁶ corners are evaluated
 
@@ -51,13 +50,23 @@ def valued_slope(
     expression: Expression, value: Any, reference: Any, constants: Any, references: Any = None
 ) -> tuple[Any, Any]:
     """g(value) with the slope from the reference; `references` are the nodes' values there."""
-    (key,) = expression.keys
+    return _valued_slope(expression, [value], [reference], constants, references, 0)
+
+
+def _valued_slope(
+    expression: Expression,
+    values: Sequence[Any],
+    starts: Sequence[Any],
+    constants: Any,
+    references: Any,
+    moving: int,
+) -> tuple[Any, Any]:
+    """The same of several roots, of which one moves and the others are constants."""
     if references is None:
-        references = expression.all_values([reference], constants)
-    delta = divided_difference.difference(value, reference)
-    slopes: dict[int, Any] = {id(key): jnp.ones_like(delta)}
-    known = {id(key): reference, **zip_by_id(expression.nodes, references)}
-    singular = any(divides(node.equation, node.operands) for node in expression.nodes)
+        references = expression.all_values(starts, constants)
+    delta = divided_difference.change(values[moving], starts[moving])
+    slopes: dict[int, Any] = {id(expression.keys[moving]): jnp.ones_like(delta)}
+    known = {**zip_by_id(expression.keys, starts), **zip_by_id(expression.nodes, references)}
 
     def step(node: Region, operands: list[Any]) -> Any:
         result = node.equation.function(*operands)
@@ -72,16 +81,16 @@ def valued_slope(
                 value=result,
                 reference=known[id(node)],
                 delta=delta,
-                singular=singular,
             )
         )
         return result
 
-    result = expression.run([value], constants, step)
+    result = expression.run(values, constants, step)
     found = slopes[id(expression.output)]
     if found is None:
         found = jnp.zeros_like(delta)
-    return result, jnp.broadcast_to(found, delta.shape)
+    found = jnp.broadcast_to(found, delta.shape)
+    return result, divided_difference.finite(found, result, known[id(expression.output)], delta)
 
 
 def shapley(expression: Expression) -> Any:
@@ -95,13 +104,12 @@ def shapley(expression: Expression) -> Any:
             f"between values by {count} different ones that depend on x; at most "
             f"{_MOST_PLAYERS} can be told apart. Split the choice into several `jnp.where`."
         )
-    smooth = len(expression.nodes) == 1 and not output.facts.kinked
     players = [i for i, root in enumerate(roots) if is_real(root)]
 
     def forward(values: Sequence[Any], passive: Any) -> tuple[Any, list[Any]]:
         constants, discrete, references = passive
         ends = (references, _merge(values, discrete, players, count))
-        slopes = [_shapley_slope(expression, i, ends, constants, smooth) for i in players]
+        slopes = [_shapley_slope(expression, i, ends, constants) for i in players]
         return expression.evaluate(ends[1], constants), slopes
 
     discrete = [root.value for i, root in enumerate(roots) if i not in players]
@@ -110,37 +118,20 @@ def shapley(expression: Expression) -> Any:
     return scaled(forward)(active, (expression.constants, discrete, references))
 
 
-def _shapley_slope(
-    expression: Expression, player: int, ends: Any, constants: Any, smooth: bool
-) -> Any:
-    """Σ_S |S|!(n-1-|S|)!/n! (g(S ∪ i) - g(S))/Δ_i."""
+def _shapley_slope(expression: Expression, player: int, ends: Any, constants: Any) -> Any:
+    """Σ_S |S|!(n-1-|S|)!/n! (g(S ∪ i) - g(S))/Δ_i, each difference a chain of the root i."""
     count = len(expression.roots)
     others = [i for i in range(count) if i != player]
-    value, reference = ends[1][player], ends[0][player]
-    delta = value - reference
-    total = jnp.zeros_like(delta)
+    total: Any = 0
     for present in itertools.product((0, 1), repeat=count - 1):
-        corner = [None] * count
-        for i, end in zip(others, present, strict=True):
-            corner[i] = ends[end][i]
-
-        def along(v: Any, corner: Any = tuple(corner)) -> Any:
-            return expression.evaluate([v if c is None else c for c in corner], constants)
-
+        chosen = dict(zip(others, present, strict=True))
+        here, there = ([ends[chosen.get(i, end)][i] for i in range(count)] for end in (1, 0))
         size = sum(present)
         weight = math.factorial(size) * math.factorial(count - 1 - size) / math.factorial(count)
-        total = total + weight * _secant(along, value, reference, delta, smooth)
+        total += weight * _valued_slope(expression, here, there, constants, None, player)[1]
     return total
 
 
 def _merge(values: Sequence[Any], rest: Sequence[Any], players: list[int], count: int) -> list[Any]:
     active, others = iter(values), iter(rest)
     return [next(active) if i in players else next(others) for i in range(count)]
-
-
-def _secant(function: Any, value: Any, reference: Any, delta: Any, smooth: bool) -> Any:
-    """(g(v) - g(v0))/Δ, where g is kinked down to Δ = 0, where it is smooth the stable way."""
-    middle = (value + reference) / 2
-    _, near = jax.jvp(function, (middle,), (jnp.ones_like(middle),))
-    small = (delta == 0) | (divided_difference.tiny(delta) if smooth else False)
-    return divided_difference.quotient(function(value), function(reference), delta, near, small)
