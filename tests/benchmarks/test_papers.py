@@ -4,11 +4,10 @@ import pytest
 
 from benchmarks.papers import digit_conversion, genomics
 from benchmarks.papers.settings import load
-from tests.support.cases import SHARED
+from tests.support.cases import PAPERS
 
-FOLDER = SHARED / "papers"
-if not FOLDER.exists():
-    pytest.skip("no papers' data at ../shared/papers", allow_module_level=True)
+if not PAPERS.exists():
+    pytest.skip("no papers' weights at ../shared/papers", allow_module_level=True)
 SLOW = {
     *("8->3/ig10", "8->3/ig5", "9->1/ig10", "9->1/ig5", "9->1/revealcancel"),
     *("8->3/simonyan_masked", "8->3/genomics_default", "9->1/genomics_default"),
@@ -19,13 +18,13 @@ def table():
     """Several passes each over a thousand digits take long."""
     return [
         pytest.param(*row.split("/"), expected, id=row, marks=[pytest.mark.slow] * (row in SLOW))
-        for row, expected in load(FOLDER, "mnist_expected.json").items()
+        for row, expected in load(PAPERS, "mnist_expected.json").items()
     ]
 
 
 @pytest.fixture(scope="module")
 def network():
-    return digit_conversion.published(FOLDER)
+    return digit_conversion.published(PAPERS)
 
 
 @pytest.mark.parametrize(("conversion", "method", "expected"), table())
@@ -39,7 +38,7 @@ def test_digit_conversion(network, conversion, method, expected):
 @pytest.mark.slow
 def test_motifs_overlooked():
     """Strong motif instances of positive sequences that get no positive score: the whole table."""
-    cells = genomics.as_published(FOLDER, lambda: None)
-    assert len(cells) == len(load(FOLDER, "tal_gata_expected.json"))
+    cells = genomics.as_published(PAPERS, lambda: None)
+    assert len(cells) == len(load(PAPERS, "tal_gata_expected.json"))
     for cell in cells:
         assert [cell["missed"], cell["instances"]] == cell["expected"], cell
