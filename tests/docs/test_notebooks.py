@@ -1,14 +1,19 @@
 """The notebooks as they are kept: badges, an install cell, outputs that are small and whole.
 
-.ci/run executes them.
+.ci/run executes them, all on the newest Python and two on the oldest.
 """
 
+import ast
 import base64
+import functools
+import inspect
 import json
 import re
 from pathlib import Path
 
 import pytest
+
+import jaxplain as jxp
 
 FOLDER = Path(__file__).parents[2] / "colab"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -60,3 +65,25 @@ def test_its_pictures_are_there_and_small(path):
 
 def test_it_tells_nothing_of_the_machine_it_ran_on(path):
     assert not re.search(r"/(home|opt|tmp|work|usr|root)/", path.read_text())
+
+
+def calls(path):
+    """Each call `jxp.….name(…)` of a notebook: the dotted name, and the call."""
+    for cell in cells(path, "code"):
+        lines = text(cell).splitlines(keepends=True)
+        code = "".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Call):
+                root, *names = ast.unparse(node.func).split(".")
+                if root == "jxp":
+                    yield names, node
+
+
+def test_it_calls_the_library_as_it_is(path):
+    """Every name is there and takes the arguments given, by number and by name."""
+    for names, call in calls(path):
+        if all(map(str.isidentifier, names)):
+            named = {keyword.arg for keyword in call.keywords} - {None}
+            signature = inspect.signature(functools.reduce(getattr, names, jxp))
+            given = [a for a in call.args if not isinstance(a, ast.Starred)]
+            signature.bind_partial(*given, **dict.fromkeys(named))

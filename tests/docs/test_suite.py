@@ -14,6 +14,7 @@ def test_a_clone_skips_nothing_else(pytester, request, reason, outcome):
         test_one=f'import pytest\ndef test_it():\n    pytest.skip("{reason}")',
         test_module=f'import pytest\npytest.skip("{reason}", allow_module_level=True)',
     )
-    for module, kind in (("test_one", outcome), ("test_module", outcome.replace("failed", "errors"))):
+    module_outcome = outcome.replace("failed", "errors")
+    for module, kind in (("test_one", outcome), ("test_module", module_outcome)):
         result = pytester.runpytest_inprocess("-p", "no:cacheprovider", f"{module}.py")
         result.assert_outcomes(**{kind: 1})
