@@ -18,6 +18,7 @@ from jax import lax
 
 import jaxplain as jxp
 from tests.support import zoo
+from tests.support.checks import magnitude, total
 from tests.support.functions import ELEMENTWISE, VECTOR
 from tests.support.marks import some_slow
 from tests.support.zoo import ZOO, Model, cast, draw, paired, random_like, references
@@ -30,14 +31,6 @@ FLOAT32_INSIDE = {
 
 
 # --- the sum ------------------------------------------------------------------------------------
-
-
-def total(tree):
-    return sum(float(np.sum(np.asarray(leaf, np.float64))) for leaf in jax.tree.leaves(tree))
-
-
-def magnitude(tree):
-    return total(jax.tree.map(jnp.abs, tree))
 
 
 def gap(contributions, after, before):

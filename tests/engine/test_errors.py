@@ -10,19 +10,11 @@ from jax import lax
 from jax.interpreters import mlir
 
 import jaxplain as jxp
+from tests.support.checks import METHODS
 from tests.support.functions import piecewise, sparsemax
 from tests.support.marks import some_slow
 from tests.support.zoo import ZOO, draw
 
-METHODS = {
-    "deeplift": jxp.deeplift,
-    "integrated_gradients": jxp.integrated_gradients,
-    "gradient": lambda f, ref: jxp.gradient(f),
-    "saliency": lambda f, ref: jxp.saliency(f),
-    "input_x_gradient": jxp.input_x_gradient,
-    "guided_backprop": lambda f, ref: jxp.guided_backprop(f),
-    "deconvnet": lambda f, ref: jxp.deconvnet(f),
-}
 WITH_REFERENCE = ["deeplift", "integrated_gradients", "input_x_gradient"]
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 every_reference = pytest.mark.parametrize("method", [METHODS[m] for m in WITH_REFERENCE])

@@ -10,6 +10,7 @@ import pytest
 from jax import lax
 
 import jaxplain as jxp
+from tests.support.checks import METHODS, readout
 from tests.support.marks import some_slow
 from tests.support.zoo import (
     ELEMENTWISE,
@@ -18,7 +19,6 @@ from tests.support.zoo import (
     draw,
     mlp,
     random_like,
-    readout,
     scanned,
     transformer,
 )
@@ -33,17 +33,6 @@ THOROUGH = (
 
 def models(quick, thorough):
     return pytest.mark.parametrize("name", some_slow([*quick, *thorough], thorough))
-
-
-METHODS = {
-    "deeplift": jxp.deeplift,
-    "integrated_gradients": partial(jxp.integrated_gradients, steps=4),
-    "gradient": lambda f, ref: jxp.gradient(f),
-    "saliency": lambda f, ref: jxp.saliency(f),
-    "input_x_gradient": jxp.input_x_gradient,
-    "guided_backprop": lambda f, ref: jxp.guided_backprop(f),
-    "deconvnet": lambda f, ref: jxp.deconvnet(f),
-}
 
 
 def close(a, b, tolerance=1e-5):

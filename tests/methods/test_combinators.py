@@ -40,7 +40,7 @@ def tree(seed, *leading):
     return {"a": normal(seed, *leading, 4, 3), "b": normal(seed + 1, *leading, 2)}
 
 
-def assert_close(got, expected, **tolerance):
+def trees_close(got, expected, **tolerance):
     tolerance = {"rtol": 2e-6, "atol": 2e-6} | tolerance
     assert jax.tree.structure(got) == jax.tree.structure(expected)
     jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, **tolerance), got, expected)
@@ -80,7 +80,7 @@ METHODS = {
 def test_expected_is_the_mean_over_references(method, options, chunk, params):
     x, refs = tree(1), tree(3, REFERENCES)
     explain = jxp.expected(functools.partial(method, **options))(f, refs, chunk=chunk)
-    assert_close(jax.jit(explain)(x, params), mean(each(method, refs, x, params, **options)))
+    trees_close(jax.jit(explain)(x, params), mean(each(method, refs, x, params, **options)))
 
 
 def test_expected_of_a_complete_method_is_complete(params):
@@ -94,7 +94,7 @@ def test_deeplift_shap_is_expected_deeplift(params):
     x, refs = normal(1, WIDTH), normal(2, REFERENCES, WIDTH)
     options = {"chunk": 3, "standard_error": True, "multiply": False, "return_gap": True}
     ours = jxp.deeplift_shap(f, refs, **options)(x, params)
-    assert_close(ours, jxp.expected(jxp.deeplift)(f, refs, **options)(x, params), rtol=0, atol=0)
+    trees_close(ours, jxp.expected(jxp.deeplift)(f, refs, **options)(x, params), rtol=0, atol=0)
     means, errors = ours
     assert [len(means), len(errors)] == [2, 2] and means[0].shape == errors[0].shape == (WIDTH,)
 
@@ -105,7 +105,7 @@ def test_sizes_of_one_broadcast(params):
     refs = normal(2, REFERENCES, 1, WIDTH)
     spread = jnp.broadcast_to(refs, (REFERENCES, 3, WIDTH))
     explain = jxp.expected(jxp.deeplift)
-    assert_close(explain(g, refs)(x, params), explain(g, spread)(x, params), rtol=0, atol=0)
+    trees_close(explain(g, refs)(x, params), explain(g, spread)(x, params), rtol=0, atol=0)
 
 
 def test_arguments_are_chosen_by_argnums(params):
@@ -114,9 +114,9 @@ def test_arguments_are_chosen_by_argnums(params):
     refs = (normal(3, REFERENCES, 4), normal(4, REFERENCES, 2))
     got = jxp.deeplift_shap(g, refs, argnums=(1, 2))(params, *x)
     joined = jxp.deeplift_shap(f, jnp.concatenate(refs, 1))(jnp.concatenate(x), params)
-    assert_close(jnp.concatenate(got), joined)
+    trees_close(jnp.concatenate(got), joined)
     sampled = jxp.deeplift_shap(g, lambda x, key: refs, argnums=(1, 2))(params, *x, key=KEY)
-    assert_close(sampled, got, rtol=0, atol=0)
+    trees_close(sampled, got, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 3, 7])
@@ -125,9 +125,9 @@ def test_standard_error_is_that_of_the_mean(chunk, params):
     options = {"standard_error": True, "chunk": chunk, "return_gap": True}
     means, errors = jax.jit(jxp.deeplift_shap(f, refs, **options))(x, params)
     results = each(jxp.deeplift, refs, x, params, return_gap=True)
-    assert_close(means, mean(results))
+    trees_close(means, mean(results))
     spread = lambda r: r.std(0, ddof=1) / np.sqrt(REFERENCES)
-    assert_close(errors[0], jax.tree.map(spread, results[0]), rtol=1e-5)
+    trees_close(errors[0], jax.tree.map(spread, results[0]), rtol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [None, 10, 128])
@@ -158,8 +158,8 @@ def test_double_precision(x64):
     weights = {"w": normal(3, WIDTH, 16), "v": normal(4, 16)}
     whole, chunked = (jxp.deeplift_shap(f, refs, chunk=chunk)(x, weights) for chunk in (None, 3))
     assert whole.dtype == jnp.float64
-    assert_close(whole, mean(each(jxp.deeplift, refs, x, weights)), rtol=1e-13, atol=1e-14)
-    assert_close(whole, chunked, rtol=1e-13, atol=1e-14)
+    trees_close(whole, mean(each(jxp.deeplift, refs, x, weights)), rtol=1e-13, atol=1e-14)
+    trees_close(whole, chunked, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("chunk", [None, 3])
@@ -167,9 +167,9 @@ def test_transformations(chunk, params):
     xs, refs = normal(1, 4, WIDTH), normal(2, REFERENCES, WIDTH)
     explain = jxp.deeplift_shap(f, refs, chunk=chunk)
     eager = jnp.stack([explain(x, params) for x in xs])
-    assert_close(jax.jit(jax.vmap(explain, (0, None)))(xs, params), eager)
+    trees_close(jax.jit(jax.vmap(explain, (0, None)))(xs, params), eager)
     by_refs = lambda refs: jxp.deeplift_shap(f, refs, chunk=chunk)(xs[0], params)
-    assert_close(jax.vmap(by_refs)(jnp.stack([refs, 2 * refs]))[0], eager[0])
+    trees_close(jax.vmap(by_refs)(jnp.stack([refs, 2 * refs]))[0], eager[0])
 
 
 @pytest.mark.parametrize("standard_error", some_slow([True, False], [False]))
@@ -188,7 +188,7 @@ def test_losses_over_averages_train(standard_error, params):
 
     expected = jax.grad(loop)(params)
     for chunk in (None, 3):
-        assert_close(jax.grad(loss)(params, chunk), expected, rtol=1e-4, atol=1e-5)
+        trees_close(jax.grad(loss)(params, chunk), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_equal_references_have_no_error_and_a_finite_slope(params):
@@ -277,13 +277,13 @@ def test_drawn_references(params):
     xs, keys = normal(1, 3, WIDTH), jax.random.split(KEY, 3)
     explain = jxp.deeplift_shap(f, nearby)
     looped = [explain(x, params, key=key) for x, key in zip(xs, keys, strict=True)]
-    assert_close(looped[0], jxp.deeplift_shap(f, nearby(xs[0], keys[0]))(xs[0], params), rtol=1e-5)
-    assert_close(explain(xs[0], params, key=keys[0]), looped[0], rtol=0, atol=0)
+    trees_close(looped[0], jxp.deeplift_shap(f, nearby(xs[0], keys[0]))(xs[0], params), rtol=1e-5)
+    trees_close(explain(xs[0], params, key=keys[0]), looped[0], rtol=0, atol=0)
     assert abs(explain(xs[0], params, key=keys[1]) - looped[0]).max() > 1e-3
     mapped = jax.vmap(lambda x, key: explain(x, params, key=key))(xs, keys)
-    assert_close(mapped, jnp.stack(looped), rtol=1e-5)
+    trees_close(mapped, jnp.stack(looped), rtol=1e-5)
     chunked = jxp.deeplift_shap(f, nearby, chunk=2)(xs[0], params, key=keys[0])
-    assert_close(chunked, looped[0])
+    trees_close(chunked, looped[0])
 
 
 def test_noise_and_drawn_references_compose(params):
@@ -291,7 +291,7 @@ def test_noise_and_drawn_references_compose(params):
     explain = jxp.deeplift_shap(f, nearby)
     smooth = jxp.smooth(explain, stdev=0.1, samples=500, chunk=100)
     got = smooth(x, params, key=KEY)
-    assert_close(smooth(x, params, key=KEY), got, rtol=0, atol=0)
+    trees_close(smooth(x, params, key=KEY), got, rtol=0, atol=0)
     many = jxp.deeplift_shap(f, lambda x, key: x + jax.random.normal(key, (3000, *x.shape)))
     np.testing.assert_allclose(got, many(x, params, key=KEY), atol=0.1)
 
@@ -365,7 +365,7 @@ def test_smooth_is_a_moment_over_noise(reduce, chunk, params):
         "square": lambda r: jnp.square(r).mean(0),
         "variance": lambda r: r.var(0),
     }[reduce]
-    assert_close(got, jax.tree.map(lambda *r: moment(jnp.stack(r)), *results), rtol=1e-5)
+    trees_close(got, jax.tree.map(lambda *r: moment(jnp.stack(r)), *results), rtol=1e-5)
 
 
 def test_noise_is_normal_of_the_given_width():
@@ -399,10 +399,10 @@ def test_sums_in_chunks(chunk):
     function = lambda item: {"y": item["a"] * item["b"], "z": item["b"].astype(float)}
     outputs = jax.vmap(function)(items)
     expected = jax.tree.map(lambda y: jnp.tensordot(weights, y, 1), outputs)
-    assert_close(weighted_sum(function, items, weights, chunk), expected, rtol=1e-5)
+    trees_close(weighted_sum(function, items, weights, chunk), expected, rtol=1e-5)
     means, variances = moments(function, items, chunk)
-    assert_close(means, jax.tree.map(lambda y: y.mean(0), outputs), rtol=1e-5)
-    assert_close(variances, jax.tree.map(lambda y: y.var(0), outputs), rtol=1e-5)
+    trees_close(means, jax.tree.map(lambda y: y.mean(0), outputs), rtol=1e-5)
+    trees_close(variances, jax.tree.map(lambda y: y.var(0), outputs), rtol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 64, 5000])

@@ -9,6 +9,7 @@ from flax import nnx
 
 import jaxplain as jxp
 from tests.support.architectures import ARCHITECTURES, mixture, one_hot_gates, threshold_gates
+from tests.support.checks import magnitude, total
 from tests.support.zoo import Model, cast, draw, paired, references, weights
 
 QUICK = ("mobilenet", "mamba", "graph_attention")
@@ -17,14 +18,6 @@ ROUTED = {"mixture_of_experts"}  # may leave a gap, which is another test's subj
 
 def marks(name):
     return [] if name in QUICK else [pytest.mark.slow]
-
-
-def total(tree):
-    return sum(np.sum(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree))
-
-
-def magnitude(tree):
-    return total(jax.tree.map(jnp.abs, tree))
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in ARCHITECTURES])

@@ -41,7 +41,7 @@ def written_out(x):
     return jnp.tanh(x).sum()
 
 
-def stacked(values):
+def by_layer(values):
     return {name: jnp.stack([values[f"{name}#{i}"] for i in range(LAYERS)]) for name in NAMES}
 
 
@@ -76,7 +76,7 @@ def test_values_are_stacked_and_edited_by_step():
     y, values = jax.jit(jxp.capture(scanned))(X)
     want, each = jax.jit(jxp.capture(written_out))(X)
     np.testing.assert_allclose(y, want, rtol=1e-5)
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), values, stacked(each))
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), values, by_layer(each))
     other = values["mlp"] + 1
     one_step = (jnp.arange(LAYERS) == 1).reshape(-1, 1, 1)
     edited = jax.jit(lambda x: jxp.intervene(scanned, {"mlp": (other, one_step)})(x))(X)

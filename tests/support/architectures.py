@@ -14,7 +14,8 @@ import jax.scipy as jsp
 from jax import lax
 
 from tests.support import zoo
-from tests.support.zoo import Body, Model, draw, linen, readout, weights
+from tests.support.checks import readout
+from tests.support.zoo import Body, Model, draw, linen, weights
 
 ARCHITECTURES: dict[str, Callable[[], Model]] = {}
 

@@ -1,6 +1,7 @@
-"""What the tests of the engine share."""
+"""Small checks that tests share, and the methods that are called as f and a reference."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,20 +10,46 @@ import numpy as np
 
 import jaxplain as jxp
 
+METHODS = {
+    "deeplift": jxp.deeplift,
+    "integrated_gradients": partial(jxp.integrated_gradients, steps=4),
+    "gradient": lambda f, ref: jxp.gradient(f),
+    "saliency": lambda f, ref: jxp.saliency(f),
+    "input_x_gradient": jxp.input_x_gradient,
+    "guided_backprop": lambda f, ref: jxp.guided_backprop(f),
+    "deconvnet": lambda f, ref: jxp.deconvnet(f),
+}
+
 
 def draw(seed: int, *shape: int, scale: float = 1.0) -> Any:
     """Normal numbers, in float64 where that is on."""
     return jnp.asarray(scale * np.random.default_rng((seed, *shape)).normal(size=shape), float)
 
 
+def readout(y: jax.Array) -> jax.Array:
+    """A fixed weighted sum, no two weights alike."""
+    y = jnp.ravel(y)
+    return jnp.sum(y * jnp.cos(jnp.arange(y.size)).astype(y.dtype))
+
+
 def read(f: Callable) -> Callable:
-    """A fixed read-out of f, no two weights alike."""
+    """A read-out of f that adds no layout of its own, for tests of what a program is seen as."""
 
     def scalar(*args: Any) -> Any:
         y = f(*args)
         return jnp.sum(y * jnp.cos(2.0 * jnp.arange(y.size)).reshape(y.shape).astype(y.dtype))
 
     return scalar
+
+
+def total(tree: Any) -> float:
+    """The sum of all numbers of a tree, added in float64."""
+    return sum(float(np.sum(np.asarray(leaf, np.float64))) for leaf in jax.tree.leaves(tree))
+
+
+def magnitude(tree: Any) -> float:
+    """The sum of all absolute values of a tree."""
+    return total(jax.tree.map(jnp.abs, tree))
 
 
 def multipliers(f: Callable, x: Any, ref: Any, **options: Any) -> Any:

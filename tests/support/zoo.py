@@ -16,6 +16,8 @@ from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from tests.support import checks
+from tests.support.checks import readout
 from tests.support.functions import ELEMENTWISE, MATHS, VECTOR
 
 
@@ -40,7 +42,8 @@ def family(prefix, members, build):
 
 
 def draw(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng((seed, *shape)).normal(size=shape), jnp.float32)
+    """In float32, as parameters are kept."""
+    return checks.draw(seed, *shape).astype(jnp.float32)
 
 
 def weights(**shapes):
@@ -50,12 +53,6 @@ def weights(**shapes):
         name: draw(*shape, seed=i + 1) * (0.3 if len(shape) < 2 else shape[-2] ** -0.5)
         for i, (name, shape) in enumerate(shapes.items())
     }
-
-
-def readout(y):
-    """A fixed weighted sum, no two weights alike."""
-    y = jnp.ravel(y)
-    return jnp.sum(y * jnp.cos(jnp.arange(y.size)).astype(y.dtype))
 
 
 # --- multilayer perceptrons ----------------------------------------------------------------------
