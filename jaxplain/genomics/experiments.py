@@ -65,11 +65,11 @@ def variant_effects(
         x = staging.as_input(staging.pick(args, argnums))
         check_shape(x, (2,))
         _check_inside(positions, pieces.shape[1], len(x))
-        whole = as_value(f(*args))
+        whole = as_value(staging.call(f, *args))
 
         def gain(variant: Any) -> Any:
             changed = _substitute(x, *variant)
-            return as_value(f(*staging.place(args, argnums, changed))) - whole
+            return as_value(staging.call(f, *staging.place(args, argnums, changed))) - whole
 
         return chunked_map(gain, (places, pieces), chunk)
 
@@ -123,7 +123,7 @@ def marginalize(
         _check_inside(start, len(motif), length)
 
         def gain(background: Any) -> Any:
-            value = lambda x: as_value(f(*staging.place(args, argnums, x)))
+            value = lambda x: as_value(staging.call(f, *staging.place(args, argnums, x)))
             return value(_substitute(background, start, motif)) - value(background)
 
         return chunked_map(gain, backgrounds, chunk)

@@ -125,7 +125,7 @@ def test_linen_and_nnx_give_the_same_scores(linen, twin):
     f, g = jxp.logit(logits(linen), 1), jxp.logit(jxp.flax.function(twin), 1)
     assert [*jxp.names(g)(X)] == [name.replace("/0", "") for name in NAMES] + ["head"]
     a = jax.jit(jxp.deeplift(f, 0.0, at=NAMES))(X)
-    b = jax.jit(jxp.deeplift(g, 0.0, at="block_*"))(X)
+    b = jax.jit(jxp.deeplift(g, 0.0, at="block_**"))(X)
     for name in NAMES:
         np.testing.assert_allclose(a[name], b[name.replace("/0", "")], atol=1e-5)
         np.testing.assert_allclose(a[name].sum(), f(X) - f(0 * X), atol=1e-5)

@@ -83,7 +83,7 @@ def _masked(
     """Ablation by masks, each leaf's with their axis in front."""
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.as_numbers(staging.pick(args, argnums))
         count = leading_size(masks)
         try:
             whole = jax.tree.map(
