@@ -168,7 +168,7 @@ def _describe(tree: Any) -> str:
     def leaf(value: Any) -> str:
         try:
             return jax.typeof(jnp.asarray(value)).str_short(short_dtypes=True)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return type(value).__name__
 
     return str(jax.tree.map(leaf, tree)).replace("'", "")
@@ -211,13 +211,20 @@ def call(f: Callable[..., Any], *args: Any) -> Any:
         ) from error
 
 
+def _smallest(tree: Any) -> str:
+    """The place of a tree's smallest leaf, as one writes it behind the tree."""
+    places = [(jnp.size(v), jax.tree_util.keystr(k)) for k, v in jax.tree.leaves_with_path(tree)]
+    return min(places, key=lambda place: place[0])[1] if places else ""
+
+
 def check_scalar(output: Any) -> None:
     """An explanation is of one real number; says which target makes f one."""
     leaves = jax.tree.leaves(output)
     if not same_tree(output, 0):
         raise TypeError(
             f"f must return one scalar, and returned {_describe(output)}. Drop side outputs, "
-            "e.g. explain `lambda x: f(x)[0]`, or pick a target by `jaxplain.logit(f, index)`."
+            f"e.g. explain `lambda x: f(x){_smallest(output)}`, or pick a target by "
+            "`jaxplain.logit(f, index)`."
         )
     (y,) = leaves
     if jnp.shape(y) != ():
