@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import keras
 
 from jaxplain.models._naming import Namer
 
@@ -53,13 +52,15 @@ def function(
       RuntimeError: Keras has another backend than JAX.
 
     Example:
-      >>> import jax.numpy as jnp, jaxplain as jxp, keras  # doctest: +SKIP
+      >>> import jax.numpy as jnp, jaxplain as jxp, keras
       >>> model = keras.Sequential([keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)])
-      >>> model.build((None, 3))  # doctest: +SKIP
-      >>> f = jxp.logit(jxp.keras.function(model), 0)  # doctest: +SKIP
-      >>> jxp.deeplift(f, 0.0, at="hidden")(jnp.ones(3)).shape  # doctest: +SKIP
+      >>> model.build((None, 3))
+      >>> f = jxp.logit(jxp.keras.function(model), 0)
+      >>> jxp.deeplift(f, 0.0, at="hidden")(jnp.ones(3)).shape
       (4,)
     """
+    import keras
+
     if not isinstance(model, keras.Layer):
         raise TypeError(f"a Keras model is needed, and {type(model).__name__} is none")
     if keras.config.backend() != "jax":
