@@ -39,7 +39,8 @@ def function(
       output: picks f's value from what the model returns, such as `lambda y: y["logits"]`.
       batched: whether the model takes a batch: it then gets one of a single example, and named
         values and outputs come without that axis.
-      inputs: patterns of paths whose first input is named as well, as in "dense:input".
+      inputs: patterns of paths (as in `jaxplain.names`) whose first input is named as well, as in
+        "dense:input".
       **kwargs: further arguments of the model's call; `training` is False where they don't say.
 
     Returns:

@@ -9,6 +9,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxplain.named import taps
+from jaxplain.surrogate import staging
 from jaxplain.targets import logit
 
 
@@ -185,5 +186,6 @@ def neuron(f: Callable[..., Any], name: str, index: Any) -> Callable[..., Any]:
 
 def _trace(f: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any]:
     """f's program at these arguments, which are its constants, and the tree of its output."""
-    jaxpr, shapes = jax.make_jaxpr(lambda: f(*args, **kwargs), return_shape=True)()
+    traced = lambda: staging.call(lambda: f(*args, **kwargs))
+    jaxpr, shapes = jax.make_jaxpr(traced, return_shape=True)()
     return jaxpr, jax.tree.structure(shapes)
