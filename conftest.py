@@ -10,6 +10,7 @@ FLAGS = ["--xla_backend_optimization_level=0"]
 if metadata.version("jaxlib").startswith("0.10."):  # later ones have one way to compile a fusion
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+os.environ["KERAS_BACKEND"] = "jax"  # read when keras is imported
 
 import hypothesis
 import jax

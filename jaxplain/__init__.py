@@ -64,7 +64,7 @@ from jaxplain.targets import probability as probability
 
 def __getattr__(name: str) -> object:
     """Modules that need more than jax, imported when they are first used."""
-    if name in ("equinox", "flax"):
+    if name in ("equinox", "flax", "keras"):
         return _importlib.import_module(f"jaxplain.models.{name}")
     if name in ("interop", "plots"):
         return _importlib.import_module(f"jaxplain.{name}")

@@ -66,7 +66,7 @@ def expected(method: Callable[..., Any]) -> Callable[..., Any]:
         argnums = options.get("argnums", 0)
 
         def average(refs: Any, args: tuple[Any, ...]) -> Any:
-            refs = staging.as_references(refs, staging.as_input(staging.pick(args, argnums)))
+            refs = staging.as_references(refs, staging.as_numbers(staging.pick(args, argnums)))
             count = leading_size(refs)
             if standard_error and count < 2:
                 raise ValueError("a standard error takes at least two references, and refs has one")
@@ -80,7 +80,7 @@ def expected(method: Callable[..., Any]) -> Callable[..., Any]:
                 raise TypeError(
                     "refs is a function of (x, key): call explain(x, ..., key=jax.random.key(0))"
                 )
-            return average(refs(staging.as_input(staging.pick(args, argnums)), key), args)
+            return average(refs(staging.as_numbers(staging.pick(args, argnums)), key), args)
 
         def explain_given(*args: Any, **unknown: Any) -> Any:
             if unknown:

@@ -39,11 +39,11 @@ def completeness_gap(
     """
 
     def gap(contributions: Any, *args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.as_numbers(staging.pick(args, argnums))
         reference = staging.as_reference(ref, x)
-        y = f(*staging.place(args, argnums, x))
+        y = staging.call(f, *staging.place(args, argnums, x))
         staging.check_scalar(y)
-        y0 = f(*staging.place(args, argnums, reference))
+        y0 = staging.call(f, *staging.place(args, argnums, reference))
         total = sum((jnp.sum(c) for c in jax.tree.leaves(contributions)), jnp.zeros_like(y))
         return y - y0 - total
 

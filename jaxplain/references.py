@@ -252,7 +252,8 @@ def dinucleotide_shuffle(x: Any, key: jax.Array, *, samples: int) -> jax.Array:
       samples: how many shuffles, ≥ 1, each independent of the others.
 
     Returns:
-      References (samples, length, 4), one-hot, typed like x.
+      References (samples, length, 4), one-hot, typed like x; floats of an x that is stored as
+      integers or booleans.
 
     Raises:
       ValueError: x is not of shape (length, 4), or samples < 1.
@@ -270,7 +271,7 @@ def dinucleotide_shuffle(x: Any, key: jax.Array, *, samples: int) -> jax.Array:
     Source: Altschul & Erickson, "Significance of nucleotide sequence alignments", Mol. Biol. Evol.
     2 (1985) 526-538; uniform by the theorem of de Bruijn, van Aardenne-Ehrenfest, Smith & Tutte.
     """
-    x = jnp.asarray(x)
+    x = staging.as_floats(jnp.asarray(x))
     if x.ndim != 2 or x.shape[1] != _BASES:
         raise ValueError(
             f"a one-hot sequence has shape (length, {_BASES}), and this one {x.shape}; "

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxplain._numerics.chunking import leading_size
 from jaxplain.combinators import expected
-from jaxplain.genomics.onehot import check_shape
+from jaxplain.genomics.onehot import check_shape, of_floats
 from jaxplain.methods.deeplift import deeplift
 from jaxplain.methods.deeplift_shap import deeplift_shap as of_one
 from jaxplain.references import dinucleotide_shuffle
@@ -69,9 +69,10 @@ def hypothetical_contributions(
 
         return explain
 
-    return expected(method)(
+    hypothetical = expected(method)(
         f, refs, chunk=chunk, standard_error=standard_error, rules=rules, argnums=argnums
     )
+    return of_floats(hypothetical, argnums)
 
 
 def deeplift_shap(
@@ -89,7 +90,8 @@ def deeplift_shap(
     holds the hidden layers of batch × references sequences.
 
     Args:
-      f: `f(x, *args)` → scalar; x one one-hot sequence (length, 4).
+      f: `f(x, *args)` → scalar; x one one-hot sequence (length, 4) of floats, whatever type xs are
+        stored in.
       refs: None, `samples` dinucleotide shuffles of each sequence; a function `refs(x, key)`; or
         references for all, (references, length, 4).
       samples: how many shuffles, where refs is None.
@@ -128,6 +130,7 @@ def deeplift_shap(
     def explain_batch(items: Any, own: Any, is_drawn: bool, is_shared: bool) -> Any:
         def explain(items: Any, own: Any) -> Any:
             x, args = items
+            x, own = staging.as_floats(x), own if is_drawn else staging.as_floats(own)
             if is_drawn:
                 return method(f, refs, **options)(x, *args, key=own)
             return method(f, own, **options)(x, *args)
@@ -138,7 +141,8 @@ def deeplift_shap(
     given = refs
 
     def explain(xs: Any, *args: Any, key: Any = None, refs: Any = None) -> Any:
-        xs = xs if isinstance(xs, np.ndarray) else staging.as_input(xs)
+        # An array of NumPy's stays where it is, but for the batch at hand.
+        xs = xs if isinstance(xs, np.ndarray) else staging.as_numbers(xs)
         check_shape(xs, (3,))
         is_drawn = refs is None and callable(given)
         if is_drawn != (key is not None):

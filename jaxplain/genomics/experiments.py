@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain._numerics.chunking import chunked_map
-from jaxplain.genomics.onehot import check_shape
+from jaxplain.genomics.onehot import BASES, as_one_hot
 from jaxplain.methods.shapley.game import as_value
 from jaxplain.surrogate import staging
 
@@ -28,8 +28,10 @@ def variant_effects(
     Args:
       f: `f(x, *args)` → a number, or an array of them, all of one evaluation.
       positions: where each variant is, (variants,) integers, from 0.
-      alternatives: what takes the place of x's bases there, one-hot: (variants, 4), a base each,
-        such as `one_hot("GA")`, or (variants, width, 4), from the position on.
+      alternatives: what takes the place of x's bases there: a string with a letter for each
+        ("GA"), or a list of one string each, of one length, from the position on; one-hot
+        (variants, 4) or (variants, width, 4) likewise; or known integers, the bases' columns. N,
+        and the other codes for one of several bases, are zeros.
       chunk: how many variants are evaluated at once; None all.
       argnums: which argument of f is x, a one-hot sequence (length, 4).
 
@@ -51,7 +53,7 @@ def variant_effects(
 
     Source: Zhou & Troyanskaya, Nature Methods 12 (2015) 931-934.
     """
-    places, pieces = jnp.asarray(positions), jnp.asarray(alternatives)
+    places, pieces = jnp.asarray(positions), _alternatives(alternatives)
     if not jnp.issubdtype(places.dtype, jnp.integer):
         raise TypeError(f"positions must be integers, and are {places.dtype}")
     if places.ndim != 1 or pieces.ndim not in (2, 3) or len(places) != len(pieces):
@@ -62,14 +64,13 @@ def variant_effects(
     pieces = pieces if pieces.ndim == 3 else pieces[:, None]
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
-        check_shape(x, (2,))
+        x = as_one_hot(staging.pick(args, argnums), (2,))
         _check_inside(positions, pieces.shape[1], len(x))
-        whole = as_value(f(*args))
+        whole = as_value(staging.call(f, *staging.place(args, argnums, x)))
 
         def gain(variant: Any) -> Any:
             changed = _substitute(x, *variant)
-            return as_value(f(*staging.place(args, argnums, changed))) - whole
+            return as_value(staging.call(f, *staging.place(args, argnums, changed))) - whole
 
         return chunked_map(gain, (places, pieces), chunk)
 
@@ -88,7 +89,8 @@ def marginalize(
 
     Args:
       f: `f(x, *args)` → a number, or an array of them, for one sequence x.
-      motif: one-hot, (width, 4).
+      motif: letters, as "GATAA", or one-hot (width, 4). N, and the other codes for one of several
+        bases, are zeros.
       position: where it begins; None in the middle.
       chunk: how many backgrounds are evaluated at once; None all.
       argnums: which argument of f is x.
@@ -112,23 +114,37 @@ def marginalize(
     Source: Koo, Majdandzic, Ploenzke, Anand & Paul, "Global importance analysis", PLoS
     Computational Biology 17 (2021) e1008925, eq. 1.
     """
-    motif = jnp.asarray(motif)
-    check_shape(motif, (2,))
+    motif = as_one_hot(motif, (2,))
 
     def explain(*args: Any) -> Any:
-        backgrounds = staging.as_input(staging.pick(args, argnums))
-        check_shape(backgrounds, (3,))
+        backgrounds = as_one_hot(staging.pick(args, argnums), (3,))
         length = backgrounds.shape[1]
         start = (length - len(motif)) // 2 if position is None else position
         _check_inside(start, len(motif), length)
 
         def gain(background: Any) -> Any:
-            value = lambda x: as_value(f(*staging.place(args, argnums, x)))
+            value = lambda x: as_value(staging.call(f, *staging.place(args, argnums, x)))
             return value(_substitute(background, start, motif)) - value(background)
 
         return chunked_map(gain, backgrounds, chunk)
 
     return explain
+
+
+def _alternatives(given: Any) -> Any:
+    """One-hot, (variants, 4) or (variants, width, 4), also of letters or of columns."""
+    known = None if isinstance(given, jax.core.Tracer) else np.asarray(given)
+    if known is not None and known.ndim == 1 and np.issubdtype(known.dtype, np.integer):
+        if ((known < 0) | (known >= len(BASES))).any():
+            raise ValueError(f"alternatives are columns 0 to 3, the bases {BASES}: {known}")
+        return jnp.eye(len(BASES))[known]
+    try:
+        return as_one_hot(given, (2, 3))
+    except ValueError as error:
+        raise ValueError(
+            'alternatives are letters, such as "GA", columns, or one-hot, (variants, 4) or '
+            f"(variants, width, 4): {error}"
+        ) from None
 
 
 def _substitute(x: Any, start: Any, piece: Any) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain.surrogate import staging
+
 
 def count(f: Callable[..., Any], index: int | None = None) -> Callable[..., Any]:
     r"""A count head's target: its output itself, the log count.
@@ -20,6 +22,7 @@ def count(f: Callable[..., Any], index: int | None = None) -> Callable[..., Any]
       A scalar function of f's arguments.
 
     Raises:
+      TypeError: f returns several heads; names them.
       ValueError: f has several outputs, and no index says which.
 
     Example:
@@ -32,7 +35,7 @@ def count(f: Callable[..., Any], index: int | None = None) -> Callable[..., Any]
     """
 
     def target(*args: Any) -> Any:
-        counts = jnp.ravel(f(*args))
+        counts = jnp.ravel(_one_head(f(*args)))
         if index is None and counts.size != 1:
             raise ValueError(f"f has {counts.size} outputs: index= says which of them to explain")
         if not -counts.size <= (index or 0) < counts.size:
@@ -56,6 +59,9 @@ def profile(f: Callable[..., Any], axis: int | tuple[int, ...] | None = None) ->
       A scalar function of f's arguments. Its contributions by DeepLIFT sum to
       Σ_i p_i (z̄_i(x) - z̄_i(ref)), p being x's own.
 
+    Raises:
+      TypeError: f returns several heads; names them.
+
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
       >>> target = jxp.genomics.profile(lambda x: x)
@@ -66,8 +72,25 @@ def profile(f: Callable[..., Any], axis: int | tuple[int, ...] | None = None) ->
     """
 
     def target(*args: Any) -> Any:
-        logits = jnp.asarray(f(*args))
+        logits = jnp.asarray(_one_head(f(*args)))
         centred = logits - logits.mean(axis, keepdims=True)
         return jnp.sum(jax.lax.stop_gradient(jax.nn.softmax(centred, axis)) * centred)
 
     return target
+
+
+def _one_head(output: Any) -> Any:
+    """The output, one array, or an error that says how to pick a head."""
+    heads = [
+        (jax.tree_util.keystr(path), jnp.shape(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(output)
+    ]
+    if staging.same_tree(output, 0):
+        return output
+    if not heads:
+        raise TypeError(f"f returns no head: {output!r}")
+    listed = ", ".join(f"f(x){key} {shape}" for key, shape in heads)
+    raise TypeError(
+        f"f returns several heads, and one is explained: {listed}. Pick it, as in "
+        f"`lambda x: f(x){heads[0][0]}`, with what else f takes behind x."
+    )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+
+from jaxplain.surrogate import staging
 
 BASES = "ACGT"
 _AMBIGUOUS = "NRYSWKMBDHV"  # IUPAC's codes for one of several bases
@@ -20,8 +23,9 @@ def one_hot(sequences: str | Sequence[str]) -> np.ndarray:
     """Sequences as arrays: a 1 in the column of each base, columns in the order A, C, G, T.
 
     Lower case (soft-masked repeats) is read like upper case. N, and the other IUPAC codes for one
-    of several bases (R, Y, S, W, K, M, B, D, H, V), are unknown: a row of zeros, which
-    `jaxplain.references.dinucleotide_shuffle` treats as a letter of its own.
+    of several bases (R, Y, S, W, K, M, B, D, H, V), are unknown: a row of zeros, not one spread
+    over the bases that a code allows. `jaxplain.references.dinucleotide_shuffle` treats it as a
+    letter of its own, `decode` writes N.
 
     Args:
       sequences: a sequence, or several of one length.
@@ -93,6 +97,26 @@ def check_one_hot(x: Any) -> np.ndarray:
     if wrong.any():
         where = tuple(np.argwhere(wrong)[0].tolist())
         raise ValueError(f"rows must be one-hot or zero, and row {where} is {x[where]}")
+    return x
+
+
+def of_floats(explain: Callable[..., Any], argnums: int) -> Callable[..., Any]:
+    """The explanation of sequences that may be stored as integers or booleans."""
+
+    def explain_any(*args: Any, **options: Any) -> Any:
+        x = staging.as_floats(staging.pick(args, argnums))
+        return explain(*staging.place(args, argnums, x), **options)
+
+    return explain_any
+
+
+def as_one_hot(x: Any, ndims: tuple[int, ...]) -> Any:
+    """A one-hot array, or letters, as floats."""
+    letters = [x] if isinstance(x, str) else x
+    if isinstance(letters, list | tuple) and all(isinstance(part, str) for part in letters):
+        x = one_hot(x)
+    x = staging.as_floats(jnp.asarray(x))
+    check_shape(x, ndims)
     return x
 
 

@@ -46,7 +46,8 @@ def guided_integrated_gradients(
       max_distance: from the straight line, in [0, 1]; 0 is the straight line.
       at: a name, several or a pattern: contributions of these values h inside f
         (`jaxplain.tag`). The path is in their own space, from h(ref) to h(x), everything else
-        staying at x; values that do not feed one another move together, as one cut of f.
+        staying at x; values that do not feed one another move together, as one cut of f. x and
+        ref may then hold integers (token ids). Names and patterns as in `jaxplain.names`.
       return_gap: also return f(x) - f(ref) - Σ C.
       argnums: which argument(s) of f are x.
 
@@ -186,7 +187,8 @@ def blur_integrated_gradients(
       tolerance: as in `integrated_gradients`.
       chunk: as in `integrated_gradients`.
       at: a name, several or a pattern: contributions of these values h inside f
-        (`jaxplain.tag`), ∫₀¹ ∂f/∂h ⊙ dh/dα dα as x becomes sharp: their `conductance` along γ.
+        (`jaxplain.tag`, `jaxplain.names`), ∫₀¹ ∂f/∂h ⊙ dh/dα dα as x becomes sharp: their
+        `conductance` along γ.
       return_gap: as in `integrated_gradients`; with `at` for each name.
       max_steps: as in `integrated_gradients`.
       argnums: which argument of f is x.
@@ -318,7 +320,7 @@ def idgi(
             return jax.tree.map(lambda r, v: r + alpha.astype(v.dtype) * (v - r), reference, x)
 
         def value(point: Any) -> Any:
-            y = f(*staging.place(args, argnums, point))
+            y = staging.call(f, *staging.place(args, argnums, point))
             staging.check_scalar(y)
             return y
 

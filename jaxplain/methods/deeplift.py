@@ -45,10 +45,14 @@ def deeplift(
       rules: `"rescale"`, `"reveal_cancel"`, `"genomics"` or `"central_limit"` (the nearest to
         Shapley values), or a RuleTable, e.g. `jaxplain.rules.rescale(norm_theta=1.0)`.
       multiply: False returns the multipliers m themselves.
-      at: a name, several or a pattern (`"block_*"`): contributions of these values inside f
-        (`jaxplain.tag`) instead of x's, all of them in one backward pass. Those of values that
-        cut f (everything passes through them) sum to f(x) - f(ref); of a value that a scan carries
-        each step is such a cut, and its gap is f(x) - f(ref) less all of them.
+      at: a name, several or a pattern (`"block_*"`, see `jaxplain.names`): contributions of these
+        values inside f (`jaxplain.tag`) instead of x's, all of them in one backward pass. Those of
+        values that cut f (everything passes through them) sum to f(x) - f(ref); of a value that a
+        scan carries each step is such a cut, and its gap is f(x) - f(ref) less all of them.
+        x and ref may then hold integers (token ids) and booleans: the first of the values, those
+        that no other named one feeds, go from what f computes at ref to what it computes at x, and
+        all else that integers decide (masks, positions, look-ups without a name) stays x's. Where
+        there is nothing else the sum is still f(x) - f(ref); what there is, is in the gap.
       return_gap: also return f(x) - f(ref) - Σ C, which is rounding only, but for what no
         multiplier can carry: what is frozen, and choices by rank or index (a router's top-k),
         which are refused otherwise and are x's own here (`jaxplain.rules.freeze_choices`).
@@ -61,7 +65,8 @@ def deeplift(
       for one name, {name: array} (and {name: gap}) for several.
 
     Raises:
-      TypeError: f is not scalar-valued, or x is not made of floating arrays.
+      TypeError: f is not scalar-valued, or x is not made of floating arrays (with `at` of real
+        numbers, where a floating value is named).
       ValueError: ref does not broadcast to x, or the name of the rules is unknown.
       UnsupportedPrimitive: x meets an operation without a multiplier (an index, a while loop).
 
@@ -79,11 +84,11 @@ def deeplift(
         table = freeze_choices(table)
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
-        reference = staging.as_reference(ref, x)
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)
-            return _inside(tapped, table, x, reference, multiply, return_gap)
+            return _inside(tapped, table, ref, multiply, return_gap)
+        x = staging.as_input(staging.pick(args, argnums))
+        reference = staging.as_reference(ref, x)
 
         def surrogate(x: Any) -> Any:
             y, _ = evaluate(f, table, reference, staging.place(args, argnums, x), argnums)
@@ -104,9 +109,10 @@ def deeplift(
 
 
 def _inside(
-    tapped: taps.Tapped, table: RuleTable, x: Any, reference: Any, multiply: bool, return_gap: bool
+    tapped: taps.Tapped, table: RuleTable, ref: Any, multiply: bool, return_gap: bool
 ) -> Any:
     """Contributions (or multipliers) of the tapped values, received by probes beside them."""
+    x, reference = tapped.x, tapped.reference(ref)
 
     def received(multiply: bool) -> tuple[Any, Any]:
         def surrogate(x: Any, probes: Any) -> Any:
@@ -131,7 +137,7 @@ def _inside(
     scores, y = received(multiply)
     if not return_gap:
         return tapped.result(scores)
-    change = y - tapped.function(reference, tapped.probes)[0]
+    change = y - tapped.value_at(ref)
     contributions = scores if multiply else received(True)[0]
     gaps = {name: change - jnp.sum(c) for name, c in contributions.items()}
     return tapped.result(scores), tapped.result(gaps)

@@ -37,8 +37,10 @@ def expected_gradients(
         linear f.
       chunk: how many gradients are evaluated at once; None all.
       multiply: False returns the averaged gradient without (x - r).
-      at: a name, several or a pattern (`jaxplain.tag`): E[(h(x) - h(r)) ⊙ ∂f/∂h at r + α(x - r)]
-        of these values h inside f, in one backward pass; complete where f is affine in h.
+      at: a name, several or a pattern (`jaxplain.tag`, `jaxplain.names`):
+        E[(h(x) - h(r)) ⊙ ∂f/∂h at r + α(x - r)] of these values h inside f, in one backward pass;
+        complete where f is affine in h. For x and refs with integers (token ids) the point is
+        between what they look up, as in `deeplift`.
       standard_error: also return σ/√samples; of stratified draws an overestimate.
       argnums: which argument(s) of f are x.
 
@@ -65,14 +67,17 @@ def expected_gradients(
         raise ValueError(f"samples must be at least {least}, and is {samples}")
 
     def explain(*args: Any, key: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
-        background = staging.as_references(refs, x)
+        given = staging.pick(args, argnums)
+        inputs = staging.as_input(given) if at is None else staging.as_numbers(given)
+        background = staging.as_references(refs, inputs)
         chosen, alphas = _draws(leading_size(background), samples, key)
         tapped = None if at is None else taps.tapped(f, at, args, argnums)
+        x = inputs if tapped is None else tapped.x
 
         def contribution(draw: Any) -> Any:
             number, alpha = draw
-            ref = jax.tree.map(lambda r, v: jnp.broadcast_to(r[number], v.shape), background, x)
+            ref = jax.tree.map(lambda r: r[number], background)
+            ref = staging.as_reference(ref, x) if tapped is None else tapped.reference(ref)
             point = jax.tree.map(lambda r, v: r + alpha.astype(v.dtype) * (v - r), ref, x)
             if tapped is None:
                 slope = gradient(f, argnums=argnums)(*staging.place(args, argnums, point))

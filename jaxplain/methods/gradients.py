@@ -21,7 +21,8 @@ def gradient(
 
     Args:
       f: `f(x, *args)` → scalar; x a pytree of floating arrays.
-      at: a name, several or a pattern: explain these values inside f (`jaxplain.tag`), not x.
+      at: a name, several or a pattern: explain these values inside f (`jaxplain.tag`,
+        `jaxplain.names`), not x, which may then hold integers (token ids).
       argnums: which argument(s) of f are x.
 
     Returns:
@@ -40,13 +41,13 @@ def gradient(
     """
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)
-            return tapped.result(tapped.gradient(x))
+            return tapped.result(tapped.gradient(tapped.x))
+        x = staging.as_input(staging.pick(args, argnums))
 
         def scalar(x: Any) -> Any:
-            y = f(*staging.place(args, argnums, x))
+            y = staging.call(f, *staging.place(args, argnums, x))
             staging.check_scalar(y)
             return y
 
@@ -115,13 +116,12 @@ def input_x_gradient(
     explain_gradient = gradient(f, argnums=argnums)
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)
-            probed = jax.grad(lambda probes: tapped.function(x, probes), has_aux=True)
-            multipliers, values = map(tapped.result, probed(tapped.probes))
+            multipliers, values = map(tapped.result, tapped.gradient_and_values(tapped.x))
             origin = staging.as_reference(ref, values)
             return jax.tree.map(lambda g, v, v0: g * (v - v0), multipliers, values, origin)
+        x = staging.as_input(staging.pick(args, argnums))
         reference = staging.as_reference(ref, x)
         return jax.tree.map(lambda g, v, v0: g * (v - v0), explain_gradient(*args), x, reference)
 
@@ -189,14 +189,14 @@ def _by_table(
     f: Callable[..., Any], table: RuleTable, at: taps.At | None, argnums: staging.Argnums
 ) -> Explain:
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)
 
             def probed(*inputs: Any) -> Any:
                 return evaluate(lambda *a: tapped.function(*a)[0], table, None, inputs, (0, 1))[0]
 
-            return tapped.result(jax.grad(probed, (0, 1))(x, tapped.probes)[1])
+            return tapped.result(jax.grad(probed, (0, 1))(tapped.x, tapped.probes)[1])
+        x = staging.as_input(staging.pick(args, argnums))
 
         def surrogate(x: Any) -> Any:
             y, _ = evaluate(f, table, None, staging.place(args, argnums, x), argnums)

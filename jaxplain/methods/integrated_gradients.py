@@ -57,7 +57,8 @@ def integrated_gradients(
       at: a name, several or a pattern: contributions of these values h inside f
         (`jaxplain.tag`). The path is straight in their own space, from h(ref) to h(x), everything
         else staying at x; values that do not feed one another move together, as one cut of f, and
-        each step of a scan that feeds the next moves by itself. (Along the input's path, and all
+        each step of a scan that feeds the next moves by itself. x and ref may then hold integers
+        (token ids). Names and patterns as in `jaxplain.names`. (Along the input's path, and all
         layers at once: `conductance`.)
       return_gap: also return f(x) - f(ref) - Σ C, the quadrature's error.
       path: `path(ref, x, α)` → a tree like x, differentiable in α; None is ref + α(x - ref).
@@ -126,7 +127,7 @@ def integrated_gradients(
             return slope if path is None else jax.tree.map(jnp.multiply, slope, velocity)
 
         def value_at(point: Any) -> Any:
-            y = f(*staging.place(args, argnums, point))
+            y = staging.call(f, *staging.place(args, argnums, point))
             staging.check_scalar(y)
             return y
 

@@ -38,7 +38,8 @@ def neuron_integrated_gradients(
     Args:
       f: `f(x, *args)` → scalar; x a pytree of floating arrays.
       ref: the reference input: a scalar, or a tree that broadcasts to x.
-      at: a name, several or a pattern (`jaxplain.tag`).
+      at: a name, several or a pattern (`jaxplain.tag`, `jaxplain.names`). For an x with integers
+        (token ids) the path is the straight one of the first of these values, as in `deeplift`.
       steps: number of gradient evaluations.
       quadrature: as `integrated_gradients`; `"right"` is the paper's form, whose nodes are the
         steps' ends: no evaluation of f but the gradients', at an error of order 1/steps.
@@ -118,7 +119,8 @@ def conductance(
     Args:
       f: `f(x, *args)` → scalar; x a pytree of floating arrays.
       ref: the reference input: a scalar, or a tree that broadcasts to x.
-      at: a name, several or a pattern (`jaxplain.tag`).
+      at: a name, several or a pattern (`jaxplain.tag`, `jaxplain.names`). For an x with integers
+        (token ids) the path is the straight one of the first of these values, as in `deeplift`.
       steps: number of gradient evaluations.
       quadrature: as `integrated_gradients`.
       tolerance: as `integrated_gradients`, for all names at once.
@@ -222,6 +224,7 @@ def neuron_conductance(
     alphas, weights = nodes_and_weights(quadrature, steps)
 
     def explain(*args: Any) -> Any:
+        staging.as_input(staging.pick(args, argnums))  # whose each part has a conductance
         tapped, at_alpha, delta, _ = _path(f, ref, at, args, argnums)
         if not tapped.single:
             raise ValueError(f"the layer is one name, and at={at!r} asks for {list(tapped.probes)}")
@@ -266,7 +269,8 @@ def internal_influence(
     Args:
       f: `f(x, *args)` → scalar; x a pytree of floating arrays.
       ref: the reference input: a scalar, or a tree that broadcasts to x.
-      at: a name, several or a pattern (`jaxplain.tag`).
+      at: a name, several or a pattern (`jaxplain.tag`, `jaxplain.names`). For an x with integers
+        (token ids) the path is the straight one of the first of these values, as in `deeplift`.
       steps: number of gradient evaluations.
       quadrature: as `integrated_gradients`.
       chunk: how many steps are evaluated at once; None all. Bounds memory, changes nothing else.
@@ -308,10 +312,10 @@ def _path(
 ) -> Any:
     """f tapped, the point at α, x - ref, and what gives f(x) - f(ref)."""
     tapped = taps.tapped(f, at, args, argnums)
-    x = staging.as_input(staging.pick(args, argnums))
-    reference = staging.as_reference(ref, x)
+    x, reference = tapped.x, tapped.reference(ref)
     delta = jax.tree.map(jnp.subtract, x, reference)
     if path is not None:
+        staging.as_input(staging.pick(args, argnums))  # a path is one of x's own
         check_path(path, reference, x)
 
     def at_alpha(alpha: Any) -> Any:
@@ -320,8 +324,7 @@ def _path(
         return jax.tree.map(lambda v, d: v + alpha.astype(d.dtype) * d, reference, delta)
 
     def change() -> Any:
-        y, y0 = (tapped.function(point, tapped.probes)[0] for point in (x, reference))
-        return y - y0
+        return tapped.function(x, tapped.probes)[0] - tapped.value_at(ref)
 
     return tapped, at_alpha, delta, change
 

@@ -39,7 +39,8 @@ def attribution_patching(
       f: `f(x, *args)` → scalar; x a pytree of floating arrays.
       corrupted: the other input, whose values are patched in: a scalar, or a tree that broadcasts
         to x.
-      at: a name, several or a pattern (`jaxplain.tag`).
+      at: a name, several or a pattern (`jaxplain.tag`, `jaxplain.names`); x and corrupted may hold
+        integers (token ids), as in `deeplift`.
       multipliers: `"gradient"` takes ∂f/∂h at x (the original), `"deeplift"` DeepLIFT's with
         `corrupted` as the reference, `"integrated"` the gradient averaged between both inputs.
       rules: of DeepLIFT, as `jaxplain.deeplift`.
@@ -72,8 +73,7 @@ def attribution_patching(
 
     def explain(*args: Any) -> Any:
         tapped = taps.tapped(f, at, args, argnums)
-        x = staging.as_input(staging.pick(args, argnums))
-        other = staging.as_reference(corrupted, x)
+        x, other = tapped.x, tapped.reference(corrupted)
         change = jax.tree.map(jnp.subtract, tapped.values(other), tapped.values(x))
         arriving = _collected(tapped.gradient, multipliers, x, other, steps)
         return tapped.result(jax.tree.map(jnp.multiply, arriving, change))
@@ -99,7 +99,7 @@ def edge_attributions(
     Args:
       f: `f(x, *args)` → scalar; x a pytree of floating arrays.
       corrupted: the other input: a scalar, or a tree that broadcasts to x.
-      at: several names, or a pattern (`jaxplain.tag`).
+      at: several names, or a pattern (`jaxplain.tag`, `jaxplain.names`).
       multipliers: as `attribution_patching`.
       rules: as `attribution_patching`, of the kinds that keep a value's change in one part
         (`"rescale"`).
@@ -137,8 +137,7 @@ def edge_attributions(
 
     def explain(*args: Any) -> Any:
         tapped = taps.tapped(f, at, args, argnums)
-        x = staging.as_input(staging.pick(args, argnums))
-        other = staging.as_reference(corrupted, x)
+        x, other = tapped.x, tapped.reference(corrupted)
         change = jax.tree.map(jnp.subtract, tapped.values(other), tapped.values(x))
         edges = _edges(tapped, x)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxplain._patterns import matches
 from jaxplain.named.api import tag
 
 
@@ -24,7 +24,7 @@ class Namer:
 
     def inputs(self, args: tuple[Any, ...], path: str) -> tuple[Any, ...]:
         """The arguments, the first one named where a pattern asks for the module's path."""
-        if not args or not any(fnmatch.fnmatch(path, pattern) for pattern in self.patterns):
+        if not args or not any(matches(path, pattern) for pattern in self.patterns):
             return args
         return (self.named(args[0], f"{path}:input"), *args[1:])
 

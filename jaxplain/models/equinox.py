@@ -33,7 +33,8 @@ def function(
         behind the inputs, and dropped from the output.
       output: picks f's value from what the model returns, such as `lambda y: y["logits"]`.
       method: of the model, by name, instead of its call.
-      inputs: patterns of paths whose first input is named as well, as in "dense:input".
+      inputs: patterns of paths (as in `jaxplain.names`) whose first input is named as well, as in
+        "dense:input".
       inference: call the model in inference mode (`equinox.nn.inference_mode`): no dropout, batch
         statistics as they are.
       **kwargs: further arguments of the model, such as `key`.

@@ -49,7 +49,8 @@ def function(
       method: of the model, by name, instead of its call.
       batched: whether the model takes a batch: it then gets one of a single example, and named
         values and outputs come without that axis.
-      inputs: patterns of paths whose first input is named as well, as in "dense:input".
+      inputs: patterns of paths (as in `jaxplain.names`) whose first input is named as well, as in
+        "dense:input".
       rngs: for `linen.Module.apply`; a model in evaluation needs none.
       evaluation: call the model in evaluation mode: the flags `train`, `training`, `is_training`
         False, `deterministic`, `use_running_average` True, where the model takes them and `kwargs`
@@ -58,7 +59,8 @@ def function(
 
     Returns:
       f(x, *args) → the model's output at one example; wrap it in a target, as in
-      `jaxplain.logit(f, index)`.
+      `jaxplain.logit(f, index)`. A batch is `jax.vmap`: a model that takes any leading axes would
+      take it for one example, with the batch's axis in every shape of `jaxplain.names(f)(x)`.
 
     Raises:
       TypeError: the model is no Flax module; variables are missing, or given for nnx.

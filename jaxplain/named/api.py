@@ -9,6 +9,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxplain.named import taps
+from jaxplain.surrogate import staging
 from jaxplain.targets import logit
 
 
@@ -53,6 +54,11 @@ def names(f: Callable[..., Any]) -> Callable[..., dict[str, jax.ShapeDtypeStruct
       come in front.  A name that occurs several times is numbered: "h#0", "h#1".  Nothing is
       computed.
 
+      Wherever names are asked for (`at=`, `capture`, `intervene`), patterns are too: `*` stands for
+      anything but a slash, `?` for one character but a slash, `[ab]` for one of these, `**` for
+      anything and `**/` for any levels or none; `"*"` alone is every name. "blocks/*" is each
+      block, "blocks/**" everything in them too, "**/mlp" every "mlp".
+
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
       >>> f = lambda x: jxp.tag(jxp.tag(x, "h") + 1, "h")
@@ -72,7 +78,7 @@ def capture(f: Callable[..., Any], *names: str) -> Callable[..., tuple[Any, dict
 
     Args:
       f: any traceable function.
-      names: names and patterns ("block_*"); none takes all there are.
+      names: names and patterns ("block_*", as in `names`); none takes all there are.
 
     Returns:
       `captured(*args, **kwargs)` → (f's output, {name: value}).  Values inside a scan are stacked
@@ -103,10 +109,11 @@ def intervene(f: Callable[..., Any], edits: Mapping[str, Any]) -> Callable[..., 
 
     Args:
       f: any traceable function.
-      edits: {name or pattern: function of the value, or the array to put there, or (array, mask)
-        to put it only where the mask is True}.  Inside a scan a function is called with the value
-        of one step, and arrays have the steps in front (as `capture` returns them): a mask edits
-        some steps, and lets those after them follow.  What replaces a value must broadcast to it.
+      edits: {name or pattern (as in `names`): function of the value, or the array to put there, or
+        (array, mask) to put it only where the mask is True}.  Inside a scan a function is called
+        with the value of one step, and arrays have the steps in front (as `capture` returns them):
+        a mask edits some steps, and lets those after them follow.  What replaces a value must
+        broadcast to it.
 
     Returns:
       `intervened(*args, **kwargs)` → f's output.  Names stay, on the new values.
@@ -179,5 +186,6 @@ def neuron(f: Callable[..., Any], name: str, index: Any) -> Callable[..., Any]:
 
 def _trace(f: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any]:
     """f's program at these arguments, which are its constants, and the tree of its output."""
-    jaxpr, shapes = jax.make_jaxpr(lambda: f(*args, **kwargs), return_shape=True)()
+    traced = lambda: staging.call(lambda: f(*args, **kwargs))
+    jaxpr, shapes = jax.make_jaxpr(traced, return_shape=True)()
     return jaxpr, jax.tree.structure(shapes)

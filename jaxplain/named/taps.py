@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import fnmatch
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from jaxplain import _patterns
 from jaxplain._numerics.cpu_layout import channels_last
 from jaxplain.surrogate import compat, primitives, staging, walk
 from jaxplain.surrogate.program import TAP
@@ -70,9 +70,12 @@ def select(found: Mapping[str, Site], at: At) -> list[str]:
     asked = [at] if isinstance(at, str) else list(at)
     matched = set()
     for pattern in asked:
-        matches = [pattern] if pattern in found else fnmatch.filter(found, pattern)
+        matches = _patterns.fitting(found, pattern)
         if not matches:
-            raise ValueError(f"nothing is named {pattern!r}. {_listing(found)}")
+            wider = pattern.replace("**", "*").replace("*", "**")
+            deeper = _patterns.fitting(found, wider)
+            hint = f", but by {wider!r} is, for `*` stops at a slash" if deeper else ""
+            raise ValueError(f"nothing is named {pattern!r}{hint}. {_listing(found)}")
         matched.update(matches)
     return [name for name in found if name in matched]
 
@@ -212,7 +215,8 @@ class Tapped:
     """f with a probe of zeros added to every value that `at` asks for.
 
     A derivative in the probes is the one in the values: of all of them in one backward pass, and
-    nothing below them is differentiated.
+    nothing below them is differentiated. "x" is here what moves, `x` and `reference(ref)` being its
+    ends: f's own x, or for one with integers what `Moving` says.
     """
 
     function: Callable[[Any, Values], tuple[Any, Values]]  # x, probes → f's scalar, the values
@@ -221,6 +225,9 @@ class Tapped:
     probes: Values
     sites: Mapping[str, Site]
     single: bool  # one name, rather than several or a pattern
+    x: Any
+    reference: Callable[[Any], Any]
+    value_at: Callable[[Any], Any]  # a reference → f's scalar there
 
     def values(self, x: Any) -> Values:
         """The values at an input."""
@@ -239,9 +246,23 @@ class Tapped:
         return next(iter(values.values())) if self.single else dict(values)
 
 
+class Moving(NamedTuple):
+    """What moves from the reference to an x with integers, which have no way between two values.
+
+    Integers and booleans stay x's, and so does all that they decide, but for the first of the
+    values that `at` names, those that no other named one feeds: these go from what they are at the
+    reference to what they are at x. One that feeds itself, in a scan, gets there by a shift that is
+    added to it, so that its steps still feed each other.
+    """
+
+    floats: list[Any]  # x's floating leaves
+    own: Values
+    shifts: Values
+
+
 def tapped(f: Callable[..., Any], at: At, args: Sequence[Any], argnums: Any = 0) -> Tapped:
     """f at these arguments, with probes at the floating values that `at` asks for."""
-    staged = staging.stage(f, args, argnums)
+    staged = staging.stage(f, args, argnums, integers=True)
     found = sites(staged.jaxpr)
     single = isinstance(at, str) and at in found
     names = [
@@ -268,13 +289,70 @@ def tapped(f: Callable[..., Any], at: At, args: Sequence[Any], argnums: Any = 0)
 
         return function
 
-    return Tapped(
-        function=edited(lambda value, probe: value + checkpoint_name(probe, TAP)),
+    x = jax.tree.unflatten(jax.tree.structure(staging.pick(args, argnums)), staged.leaves)
+    probes = {name: jnp.zeros(value.shape, value.dtype) for name, value in values.items()}
+    function = edited(lambda value, probe: value + checkpoint_name(probe, TAP))
+    whole = Tapped(
+        function=function,
         replaced=edited(lambda value, other: other),
         mixed=edited(masked),
-        probes={name: jnp.zeros(value.shape, value.dtype) for name, value in values.items()},
+        probes=probes,
         sites={name: found[name] for name in names},
         single=single,
+        x=x,
+        reference=lambda ref: staging.as_reference(ref, x),
+        value_at=lambda ref: function(staging.as_reference(ref, x), probes)[0],
+    )
+    if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in staged.leaves):
+        return whole
+    return _beside_integers(whole, edited(_moved))
+
+
+def _moved(value: Any, given: tuple[Any, Any, Any]) -> Any:
+    """A value where its own, or a shift, and a probe are put."""
+    probe, own, shift = given
+    value = value if own is None else own
+    return (value if shift is None else value + shift) + checkpoint_name(probe, TAP)
+
+
+def _beside_integers(tap: Tapped, moved: Callable[[Any, Values], tuple[Any, Values]]) -> Tapped:
+    """The same as a function of `Moving`."""
+    leaves, tree = jax.tree.flatten(tap.x)
+    is_floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+    feeds = _feeds(tap)
+    first = [v for v in feeds if all(u in feeds[v] for u in feeds if v in feeds[u])]
+
+    def floats_of(x: Any) -> list[Any]:
+        pairs = zip(jax.tree.leaves(x), is_floating, strict=True)
+        return [leaf for leaf, floating in pairs if floating]
+
+    def with_floats(floats: list[Any]) -> Any:
+        """x with other floating leaves."""
+        given = iter(floats)
+        pairs = zip(leaves, is_floating, strict=True)
+        return jax.tree.unflatten(tree, [next(given) if own else leaf for leaf, own in pairs])
+
+    def function(x: Moving, probes: Values) -> tuple[Any, Values]:
+        floats, own, shifts = x
+        inputs = {n: (probe, own.get(n), shifts.get(n)) for n, probe in probes.items()}
+        y, values = moved(with_floats(floats), inputs)
+        return y, {**values, **own, **{name: values[name] + s for name, s in shifts.items()}}
+
+    def end(x: Any) -> Moving:
+        floats, values = floats_of(x), tap.values(x)
+        there = {name: values[name] for name in first}
+        before = tap.replaced(with_floats(floats), there)[1]
+        loops = [name for name in first if name in feeds[name]]
+        shifts = {name: there.pop(name) - before[name] for name in loops}
+        return Moving(floats, there, shifts)
+
+    return dataclasses.replace(
+        tap,
+        function=function,
+        replaced=lambda x, values: tap.replaced(with_floats(x.floats), values),
+        mixed=lambda x, values: tap.mixed(with_floats(x.floats), values),
+        x=end(tap.x),
+        reference=lambda ref: end(tap.reference(ref)),
     )
 
 
@@ -288,12 +366,11 @@ def one_by_one(
     """
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
         tap = tapped(f, at, args, argnums)
         results = {}
         for name, probe in tap.probes.items():
             own = ref[name] if isinstance(ref, Mapping) else ref
-            upper = lambda h: tap.mixed(x, {name: (h, h != jnp.inf)})[0]
+            upper = lambda h: tap.mixed(tap.x, {name: (h, h != jnp.inf)})[0]
             results[name] = method(upper, own)(jnp.full_like(probe, jnp.inf))
         return tap.result(results)
 
@@ -310,23 +387,22 @@ def straight(
     """
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
         tap = tapped(f, at, args, argnums)
-        values, origin = tap.values(x), tap.values(staging.as_reference(ref, x))
+        values, origin = tap.values(tap.x), tap.values(tap.reference(ref))
         results = {}
-        for group, by_step in _apart(tap, x):
+        for group, by_step in _apart(tap):
             h, h0 = ({name: v[name] for name in group} for v in (values, origin))
             if by_step:
-                scores = _step_by_step(method, tap, x, h, h0)
+                scores = _step_by_step(method, tap, h, h0)
             else:
-                scores = method(lambda h: tap.replaced(x, h)[0], h0)(h)
+                scores = method(lambda h: tap.replaced(tap.x, h)[0], h0)(h)
             results.update(_by_name(scores, group))
         return _joined(tap, results)
 
     return explain
 
 
-def _step_by_step(method: Callable[..., Any], tap: Tapped, x: Any, h: Values, h0: Values) -> Any:
+def _step_by_step(method: Callable[..., Any], tap: Tapped, h: Values, h0: Values) -> Any:
     """`method(upper, h0)(h)` for each step of a scan, while the others follow; stacked."""
     (steps,) = {tap.sites[name].steps for name in h}
     count, depth = math.prod(steps), len(steps)
@@ -336,7 +412,7 @@ def _step_by_step(method: Callable[..., Any], tap: Tapped, x: Any, h: Values, h0
 
         def upper(own: Values) -> Any:
             spread = lambda name: jnp.broadcast_to(own[name], h[name].shape)
-            return tap.mixed(x, {name: (spread(name), here) for name in own})[0]
+            return tap.mixed(tap.x, {name: (spread(name), here) for name in own})[0]
 
         one = lambda v: v.reshape(count, *v.shape[depth:])[step]
         return method(upper, jax.tree.map(one, h0))(jax.tree.map(one, h))
@@ -345,11 +421,11 @@ def _step_by_step(method: Callable[..., Any], tap: Tapped, x: Any, h: Values, h0
     return jax.tree.map(lambda v: v.reshape(*steps, *v.shape[1:]), stacked)
 
 
-def _apart(tap: Tapped, x: Any) -> list[tuple[list[str], bool]]:
-    """Names of which none feeds another, and whether each feeds itself, by the steps of a scan."""
-    jaxpr = jax.make_jaxpr(lambda probes: tap.function(x, probes)[1])(tap.probes)
+def _feeds(tap: Tapped) -> dict[str, set[str]]:
+    """The names that each name feeds, itself among them where it does by the steps of a scan."""
+    jaxpr = jax.make_jaxpr(lambda probes: tap.function(tap.x, probes)[1])(tap.probes)
     names = sorted(tap.probes)  # as a dict's leaves are
-    feeds = {
+    return {
         name: {
             other
             for other, fed in zip(names, reaches(jaxpr, [n == name for n in names]), strict=True)
@@ -357,6 +433,11 @@ def _apart(tap: Tapped, x: Any) -> list[tuple[list[str], bool]]:
         }
         for name in names
     }
+
+
+def _apart(tap: Tapped) -> list[tuple[list[str], bool]]:
+    """Names of which none feeds another, and whether each feeds itself, by the steps of a scan."""
+    feeds = _feeds(tap)
 
     def together(a: str, b: str) -> bool:
         loops = [tap.sites[n].steps if n in feeds[n] else None for n in (a, b)]

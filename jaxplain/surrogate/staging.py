@@ -36,6 +36,24 @@ def as_input(x: Any) -> Any:
     """x with every leaf an array of floating numbers, or an error that says what to attribute."""
 
     def check(path: Any, leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"x{jax.tree_util.keystr(path)} has dtype {_dtype_name(leaf.dtype)}, and only "
+                "floating inputs have attributions by slopes or differences. Token ids and "
+                "categories: explain the embedding that they look up, by its name in `at=` "
+                "(`jaxplain.names` lists them, `jaxplain.tag` gives one), or f as a function of "
+                "the embedded input; methods that only evaluate f (`shapley_values`, `ablation`, "
+                "...) take integers as they are. Pixels: convert with `.astype(float)`."
+            )
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(check, as_numbers(x))
+
+
+def as_numbers(x: Any) -> Any:
+    """x with every leaf an array that f may be evaluated at: floating, integer or boolean."""
+
+    def check(path: Any, leaf: Any) -> Any:
         where = f"x{jax.tree_util.keystr(path)}"
         try:
             dtype = jnp.result_type(leaf)
@@ -44,18 +62,33 @@ def as_input(x: Any) -> Any:
                 f"{where} is a {type(leaf).__name__}, not an array: only floating arrays can be "
                 "attributed. Encode it as numbers first."
             ) from None
-        if not jnp.issubdtype(dtype, jnp.floating):
+        if not _is_real(dtype):
             raise TypeError(
-                f"{where} has dtype {np.dtype(dtype).name if dtype.kind != 'V' else dtype}, and "
-                "only floating inputs have attributions. For integer inputs such as token ids "
-                "attribute the embedding: write f as a function of the embedded input (or of a "
-                "one-hot encoding); for pixels convert with `.astype(float)`."
+                f"{where} has dtype {_dtype_name(dtype)}, which is no real number: give floating "
+                "arrays, such as real and imaginary parts"
             )
         return jnp.asarray(leaf)
 
     if isinstance(x, str):
         check((), x)
     return jax.tree_util.tree_map_with_path(check, x)
+
+
+def as_floats(x: Any) -> Any:
+    """x with its integers and booleans as floating numbers: one-hot input that is stored small."""
+
+    def convert(leaf: Any) -> Any:
+        return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(float)
+
+    return jax.tree.map(convert, as_numbers(x))
+
+
+def _is_real(dtype: Any) -> bool:
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
+
+
+def _dtype_name(dtype: Any) -> str:
+    return str(dtype) if dtype.kind == "V" else np.dtype(dtype).name
 
 
 def as_reference(ref: Any, x: Any) -> Any:
@@ -71,14 +104,30 @@ def as_reference(ref: Any, x: Any) -> Any:
 
     def spread(r: Any, leaf: Any) -> Any:
         try:
-            r = jnp.asarray(r)
-            if jnp.issubdtype(r.dtype, jnp.complexfloating):
+            array = jnp.broadcast_to(jnp.asarray(r), leaf.shape)
+            if jnp.issubdtype(array.dtype, jnp.complexfloating):
                 raise TypeError
-            return jnp.broadcast_to(r.astype(leaf.dtype), leaf.shape)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(_mismatch(ref, x)) from None
+        return _typed_like(r, array, leaf.dtype)
 
     return jax.tree.unflatten(tree, [spread(r, leaf) for r, leaf in pairs])
+
+
+def _typed_like(given: Any, array: Any, dtype: Any) -> Any:
+    """A reference in x's type, or an error where integers or booleans can't say the same."""
+    if not jnp.issubdtype(dtype, jnp.floating) and array.dtype != dtype:
+        if isinstance(given, jax.core.Tracer):  # whether it fits is not known
+            exact = all(jnp.issubdtype(d, jnp.integer) for d in (dtype, array.dtype))
+        else:
+            with np.errstate(invalid="ignore"):
+                exact = (np.asarray(given).astype(dtype) == np.asarray(given)).all()
+        if not exact:
+            raise ValueError(
+                f"the reference is {_describe(given)}, which x's {_dtype_name(dtype)} can't take: "
+                "give one of the values that x may have (not a mean of categories)"
+            )
+    return array.astype(dtype)
 
 
 def as_references(refs: Any, x: Any) -> Any:
@@ -98,7 +147,7 @@ def as_references(refs: Any, x: Any) -> Any:
             "For a single reference call the method itself, or give it an axis by `ref[None]`; "
             "a list of references becomes refs by `jax.tree.map(lambda *r: jnp.stack(r), *list)`."
         )
-    return jax.tree.map(jnp.asarray, refs)
+    return jax.tree.map(lambda ref, leaf: _typed_like(ref, jnp.asarray(ref), leaf.dtype), refs, x)
 
 
 def same_tree(a: Any, b: Any) -> bool:
@@ -119,7 +168,7 @@ def _describe(tree: Any) -> str:
     def leaf(value: Any) -> str:
         try:
             return jax.typeof(jnp.asarray(value)).str_short(short_dtypes=True)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return type(value).__name__
 
     return str(jax.tree.map(leaf, tree)).replace("'", "")
@@ -134,16 +183,38 @@ class Staged:
     leaves: tuple[Any, ...]  # x's
 
 
-def stage(f: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> Staged:
-    """Traces f once at these arguments."""
-    x = as_input(pick(args, argnums))
+def stage(
+    f: Callable[..., Any], args: Sequence[Any], argnums: Argnums, *, integers: bool = False
+) -> Staged:
+    """Traces f once at these arguments; `integers` says whether x may have some."""
+    x = (as_numbers if integers else as_input)(pick(args, argnums))
     leaves, tree = jax.tree.flatten(x)
 
     def flat(*leaves: Any) -> Any:
-        return f(*place(args, argnums, jax.tree.unflatten(tree, leaves)))
+        return call(f, *place(args, argnums, jax.tree.unflatten(tree, leaves)))
 
     jaxpr, shapes = jax.make_jaxpr(flat, return_shape=True)(*leaves)
     return Staged(jaxpr, jax.tree.structure(shapes), tuple(leaves))
+
+
+def call(f: Callable[..., Any], *args: Any) -> Any:
+    """f(*args), with an error of Flax's that means little to who meets it here in our words."""
+    try:
+        return f(*args)
+    except Exception as error:
+        if type(error).__name__ != "TraceContextError":  # Flax's, which need not be there
+            raise
+        raise TypeError(
+            "f changes the state of a Flax nnx model, which no transformation of JAX allows: its "
+            "dropout or batch norm is in training mode. Explain `jaxplain.flax.function(model)`, "
+            "which evaluates a copy, or call `model.eval()` first."
+        ) from error
+
+
+def _smallest(tree: Any) -> str:
+    """The place of a tree's smallest leaf, as one writes it behind the tree."""
+    places = [(jnp.size(v), jax.tree_util.keystr(k)) for k, v in jax.tree.leaves_with_path(tree)]
+    return min(places, key=lambda place: place[0])[1] if places else ""
 
 
 def check_scalar(output: Any) -> None:
@@ -152,7 +223,8 @@ def check_scalar(output: Any) -> None:
     if not same_tree(output, 0):
         raise TypeError(
             f"f must return one scalar, and returned {_describe(output)}. Drop side outputs, "
-            "e.g. explain `lambda x: f(x)[0]`, or pick a target by `jaxplain.logit(f, index)`."
+            f"e.g. explain `lambda x: f(x){_smallest(output)}`, or pick a target by "
+            "`jaxplain.logit(f, index)`."
         )
     (y,) = leaves
     if jnp.shape(y) != ():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxplain as jxp
 
@@ -67,10 +68,14 @@ def outside_jax(x):
     return jax.pure_callback(lambda x: np.asarray(x).sum(), shape, x)
 
 
+DROPOUT = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+
 ERRORS = {
     "f must return a scalar": (lambda x: 2 * x, 0.0, X),
     "f must return one scalar": (lambda x: (x.sum(), x), 0.0, X),
     "only floating inputs have attributions": (jnp.sum, 0.0, jnp.arange(3)),
+    "changes the state of a Flax nnx model": (lambda x: DROPOUT(x).sum(), 0.0, X),
     "the reference does not broadcast to the input": (jnp.sum, jnp.zeros(2), X),
     "no rule for the primitive": (outside_jax, 0.0, X),
     "carries a value that depends on x": (doubling, 0.0, X),

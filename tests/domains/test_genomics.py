@@ -222,6 +222,66 @@ def test_experiments_that_do_not_fit(make, words):
         make()
 
 
+STORED = {
+    "contributions": lambda x: genomics.deeplift_shap(f, shuffles)(x[None], key=KEY),
+    "all bases": lambda x: genomics.deeplift_shap(f, shuffles, hypothetical=True)(
+        x[None], key=KEY
+    ),
+    "own references": lambda x: genomics.deeplift_shap(f)(x[None], refs=x[None, None, ::-1]),
+    "hypothetical": lambda x: genomics.hypothetical_contributions(f, x[None, ::-1])(x),
+    "mutagenesis": lambda x: jxp.in_silico_mutagenesis(counts)(x),
+    "variants": lambda x: genomics.variant_effects(f, [3], x[4:5])(x),
+    "motif": lambda x: genomics.marginalize(f, x[:5])(x[None]),
+    "shuffles": lambda x: jxp.references.dinucleotide_shuffle(x, KEY, samples=2),
+}
+
+
+@pytest.mark.parametrize("call", STORED)
+def test_one_hot_stored_small_counts_as_floats(call):
+    expected = STORED[call](xs[0])
+    for stored in (xs[0].astype(jnp.int8), np.asarray(xs[0], "uint8"), xs[0] > 0):
+        got = STORED[call](stored)
+        assert got.dtype == expected.dtype
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_letters_are_one_hot():
+    one = lambda alternatives: genomics.variant_effects(f, [2, 5], alternatives)(xs[0])
+    np.testing.assert_array_equal(one("gA"), one(genomics.one_hot("GA")))
+    np.testing.assert_array_equal(one("gA"), one([2, 0]))
+    np.testing.assert_array_equal(one(["GA", "TT"]), one(genomics.one_hot(["GA", "TT"])))
+    motif = genomics.marginalize(f, genomics.one_hot("GATAR"))(xs)
+    np.testing.assert_array_equal(genomics.marginalize(f, "GATAR")(xs), motif)
+    assert not genomics.one_hot("R").any()  # an unknown base, not one of two
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: genomics.marginalize(f, "GAX"), "'X' at position 2"),
+        (lambda: genomics.variant_effects(f, [1], "GA"), r"\(1,\) and \(2, 4\)"),
+        (lambda: genomics.variant_effects(f, [1, 2], ["G", "AA"]), "letters.*1 to 2 bases"),
+        (lambda: genomics.variant_effects(f, [1], [4]), "columns 0 to 3"),
+        (lambda: genomics.variant_effects(f, [1], [0.5]), "letters"),
+        (lambda: jxp.in_silico_mutagenesis(f)(xs), "jax.vmap"),
+    ],
+)
+def test_letters_that_do_not_fit(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+@pytest.mark.parametrize("target", [genomics.count, genomics.profile])
+def test_a_model_of_two_heads_says_how_to_pick_one(target):
+    heads = lambda x: dict(zip(("profile", "counts"), model(x), strict=True))
+    with pytest.raises(TypeError, match=r"f\(x\)\['counts'\] \(2,\), f\(x\)\['profile'\]"):
+        target(heads)(xs[0])
+    with pytest.raises(TypeError, match=r"f\(x\)\[0\]"):
+        target(model)(xs[0])
+    with pytest.raises(TypeError, match=r"`lambda x: f\(x\)\['counts'\]`"):
+        jxp.deeplift(heads, 0.0)(xs[0])
+
+
 def test_positions_are_integers():
     with pytest.raises(TypeError, match="positions must be integers"):
         genomics.variant_effects(f, [1.0], MOTIF[:1])

@@ -124,6 +124,27 @@ def test_places_are_chosen_as_for_reveal_cancel():
         jxp.rules.central_limit(after="norm")
 
 
+def test_a_choice_of_a_module_is_one_of_all_that_is_inside():
+    w = np.random.default_rng(0).normal(size=(3, 5, 5))
+
+    def f(x):
+        with jax.named_scope("a"), jax.named_scope("b"):
+            h = jnp.tanh(x @ w[0])
+            with jax.named_scope("c"):
+                h = jnp.tanh(h @ w[1])
+        with jax.named_scope("ab"):
+            return jax.nn.relu(h @ w[2]).sum()
+
+    x, ref = np.random.default_rng(1).normal(size=(2, 5))
+    scores = {
+        within: jax.jit(jxp.deeplift(f, ref, rules=jxp.rules.reveal_cancel(within=within)))(x)
+        for within in ("a", "a/*", "a/b/c", "*/c", "**/c", "ab", "*")
+    }
+    same = lambda a, b: np.allclose(scores[a], scores[b], rtol=1e-4)
+    assert same("a", "a/*") and same("a/b/c", "**/c")
+    assert not any(same("a", other) for other in ("a/b/c", "*/c", "ab", "*"))
+
+
 @pytest.mark.slow
 def test_nearer_to_shapley_values_than_its_neighbours():
     """On the study's perceptrons of tanh, in the median over networks."""

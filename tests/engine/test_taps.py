@@ -151,7 +151,47 @@ def test_vmap_grad_and_several_arguments():
 def test_trees_are_named_leaf_by_leaf():
     f = lambda x: sum(jax.tree.leaves(jxp.tag({"k": x, "v": (2 * x, 3 * x)}, "kv")))
     assert list(jxp.names(f)(X)) == ["kv/k", "kv/v/0", "kv/v/1"]
-    assert set(jxp.capture(f, "kv/v*")(X)[1]) == {"kv/v/0", "kv/v/1"}
+    assert set(jxp.capture(f, "kv/v/*")(X)[1]) == {"kv/v/0", "kv/v/1"}
+
+
+NAMED = ["embed", "blocks/0", "blocks/0/up", "blocks/0/mlp/act", "blocks/1", "mlp", "h#0", "h#1"]
+
+
+@pytest.mark.parametrize(
+    "pattern, expected",
+    [
+        ("blocks/*", "blocks/0 blocks/1"),
+        ("blocks/?", "blocks/0 blocks/1"),
+        ("blocks/**", "blocks/0 blocks/0/up blocks/0/mlp/act blocks/1"),
+        ("blocks/*/up", "blocks/0/up"),
+        ("**/mlp", "mlp"),
+        ("**/act", "blocks/0/mlp/act"),
+        ("b**/[au]*", "blocks/0/up blocks/0/mlp/act"),
+        ("blocks/[!0]", "blocks/1"),
+        ("h#[0-9]", "h#0 h#1"),
+        ("h*", "h#0 h#1"),
+        ("e*d", "embed"),
+        ("*", " ".join(NAMED)),
+        ("**", " ".join(NAMED)),
+    ],
+)
+def test_a_star_stops_at_a_slash_and_two_do_not(pattern, expected):
+    def f(x):
+        for name in [*NAMED[:-2], "h", "h"]:
+            x = jxp.tag(x, name)
+        return x.sum()
+
+    assert list(jxp.capture(f, pattern)(X)[1]) == expected.split()
+    assert set(jxp.gradient(f, at=[pattern])(X)) == set(expected.split())
+
+
+def test_a_pattern_that_stops_too_early_says_so():
+    f = lambda x: jxp.tag(x, "blocks/0/up").sum()
+    with pytest.raises(ValueError, match=r"nothing is named 'blo\*', but by 'blo\*\*' is"):
+        jxp.gradient(f, at="blo*")(X)
+    with pytest.raises(ValueError, match=r"nothing is named 'x\*'. The names"):
+        jxp.gradient(f, at="x*")(X)
+    assert list(jxp.capture(lambda x: jxp.tag(x, "a[*]"), "a[*]")(X)[1]) == ["a[*]"]
 
 
 def test_neurons_are_functions():

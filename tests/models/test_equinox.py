@@ -73,7 +73,7 @@ def test_the_function_is_the_model_in_inference(net):
 
 
 def test_modules_are_named_by_path(net):
-    found = jxp.names(logits(net, inputs="heads*"))(X, 1.0)
+    found = jxp.names(logits(net, inputs="heads/**"))(X, 1.0)
     block = [
         "shared#0", "shared#1", "attention/query_proj", "attention/key_proj",
         "attention/value_proj", "attention/output_proj", "attention", "drop", "0", "1",

@@ -125,7 +125,7 @@ def test_linen_and_nnx_give_the_same_scores(linen, twin):
     f, g = jxp.logit(logits(linen), 1), jxp.logit(jxp.flax.function(twin), 1)
     assert [*jxp.names(g)(X)] == [name.replace("/0", "") for name in NAMES] + ["head"]
     a = jax.jit(jxp.deeplift(f, 0.0, at=NAMES))(X)
-    b = jax.jit(jxp.deeplift(g, 0.0, at="block_*"))(X)
+    b = jax.jit(jxp.deeplift(g, 0.0, at="block_**"))(X)
     for name in NAMES:
         np.testing.assert_allclose(a[name], b[name.replace("/0", "")], atol=1e-5)
         np.testing.assert_allclose(a[name].sum(), f(X) - f(0 * X), atol=1e-5)
@@ -246,3 +246,45 @@ def test_errors(linen, twin):
         jxp.flax.function(twin, {})
     with pytest.raises(TypeError, match="function is none"):
         jxp.flax.function(lambda x: x)
+
+
+class Twice(nnx.Module):
+    """Dropout and batch norm, in training mode when they are made."""
+
+    def __init__(self, rngs):
+        self.drop, self.norm = nnx.Dropout(0.5, rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(self.drop(jnp.tanh(x))).sum()
+
+
+IN_TRAINING = {
+    "deeplift": lambda f: jxp.deeplift(f, 0.0),
+    "gradient": jxp.gradient,
+    "integrated_gradients": lambda f: jxp.integrated_gradients(f, 0.0),
+    "ablation": lambda f: jxp.ablation(f, 0.0),
+    "shapley_values": lambda f: jxp.shapley_values(f, 0.0),
+    "names": jxp.names,
+    "jit": lambda f: jax.jit(jxp.occlusion(f, 0.0, window=1)),
+}
+
+
+@pytest.mark.parametrize("method", IN_TRAINING)
+def test_a_model_in_training_mode_says_what_to_explain(method):
+    model, x = Twice(nnx.Rngs(0)), jnp.array([0.2, -1.0, 0.5, 2.0])
+    with pytest.raises(TypeError, match=r"training mode.*jaxplain\.flax\.function\(model\)"):
+        IN_TRAINING[method](model)(x)
+    IN_TRAINING[method](jxp.flax.function(model))(x)
+
+
+def test_a_batch_taken_for_one_example_shows_in_every_shape():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(4, (3, 3), strides=2)(x))
+            return nn.Dense(3)(x.mean((-3, -2)))
+
+    model, images = Net(), jnp.ones((5, 8, 8, 2))
+    f = jxp.flax.function(model, model.init(jax.random.key(0), images))
+    assert all(5 not in value.shape for value in jxp.names(f)(images[0]).values())
+    assert all(value.shape[0] == 5 for value in jxp.names(f)(images).values())

@@ -31,7 +31,8 @@ def ablation(
     r"""What f loses when a group is put to the reference: C_g = f(x) - f(x, x_g := ref_g).
 
     Args:
-      f: `f(x, *args)` → a number, or an array of them, all explained by the same evaluations.
+      f: `f(x, *args)` → a number, or an array of them, all explained by the same evaluations. x may
+        hold integers and booleans, which f gets as they are; then so must ref.
       ref: a scalar, or a tree that broadcasts to x; with a leading axis in front, f's
         mean over such references.
       groups: a tree like x of integer labels that broadcast to it (None: each element
@@ -48,7 +49,8 @@ def ablation(
 
     Raises:
       TypeError: f does not return real numbers; groups are neither integers nor booleans.
-      ValueError: groups or ref do not broadcast to x; chunk < 1.
+      ValueError: groups or ref do not broadcast to x, or ref is no value that x's integers may
+        have; chunk < 1.
       FloatingPointError: outside jit, where f is not finite.
 
     Example:
@@ -83,7 +85,7 @@ def _masked(
     """Ablation by masks, each leaf's with their axis in front."""
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.as_numbers(staging.pick(args, argnums))
         count = leading_size(masks)
         try:
             whole = jax.tree.map(

@@ -17,13 +17,13 @@ def loss(
     f: Callable[..., Any], ref: Any, args: tuple[Any, ...], argnums: staging.Argnums
 ) -> Callable[[Any], Any]:
     """A mask, a tree like x, → what f loses when its elements are at the reference."""
-    x = staging.as_input(staging.pick(args, argnums))
+    x = staging.as_numbers(staging.pick(args, argnums))
     ref = staging.as_reference(ref, x)
-    whole = as_value(f(*args))
+    whole = as_value(staging.call(f, *args))
 
     def lost(mask: Any) -> Any:
         mixed = jax.tree.map(jnp.where, mask, ref, x)
-        return whole - as_value(f(*staging.place(args, argnums, mixed)))
+        return whole - as_value(staging.call(f, *staging.place(args, argnums, mixed)))
 
     return lost
 

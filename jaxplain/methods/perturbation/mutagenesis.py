@@ -27,8 +27,9 @@ def in_silico_mutagenesis(
       argnums: which argument of f is x.
 
     Returns:
-      `explain(x, *args)`, x a one-hot sequence (length, letters) → an array like x, 0 at the
-      letters that are there. Axes of f's outputs are in front.
+      `explain(x, *args)`, x a one-hot sequence (length, letters), of floats, or of integers or
+      booleans that f then gets as floats → a floating array like x, 0 at the letters that are
+      there. Axes of f's outputs are in front.
 
     Raises:
       TypeError: f does not return real numbers; x is not one array.
@@ -46,16 +47,19 @@ def in_silico_mutagenesis(
     """
 
     def explain(*args: Any) -> Any:
-        x = one_array(staging.as_input(staging.pick(args, argnums)), "in_silico_mutagenesis")
+        x = one_array(staging.as_floats(staging.pick(args, argnums)), "in_silico_mutagenesis")
         if x.ndim != 2:
-            raise ValueError(f"a one-hot sequence has shape (length, letters), and this {x.shape}")
+            raise ValueError(
+                f"a one-hot sequence has shape (length, letters), and this {x.shape}: of many, "
+                "take `jax.vmap` or `jaxplain.batched` of explain"
+            )
         length, letters = x.shape
-        whole = as_value(f(*args))
+        whole = as_value(staging.call(f, *staging.place(args, argnums, x)))
 
         def gain(number: Any) -> Any:
             letter = jax.nn.one_hot(number % letters, letters, dtype=x.dtype)
             mutant = x.at[number // letters].set(letter)
-            return as_value(f(*staging.place(args, argnums, mutant))) - whole
+            return as_value(staging.call(f, *staging.place(args, argnums, mutant))) - whole
 
         gains = chunked_map(gain, jnp.arange(length * letters), chunk)
         return jnp.moveaxis(gains, 0, -1).reshape(*gains.shape[1:], length, letters)

@@ -59,7 +59,7 @@ def occlusion(
     """
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.as_numbers(staging.pick(args, argnums))
         leaves, tree = jax.tree.flatten(x)
         sizes = _per_leaf(window, tree)
         steps = [strides] * len(leaves) if isinstance(strides, int) else _per_leaf(strides, tree)

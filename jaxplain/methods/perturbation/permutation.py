@@ -65,16 +65,16 @@ def permutation_importance(
         raise ValueError(f"samples must be at least {least}, and is {samples}")
 
     def explain(*args: Any, key: Any) -> Any:
-        xs = staging.as_input(staging.pick(args, argnums))
+        xs = staging.as_numbers(staging.pick(args, argnums))
         count = leading_size(xs)
         example = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), xs)
         labels, players = as_players(groups, example)
-        whole = as_value(f(*args))
+        whole = as_value(staging.call(f, *args))
 
         def lost(group: Any, key: Any) -> Any:
             order = jax.random.permutation(key, count)
             mixed = jax.tree.map(lambda at, v: jnp.where(at == group, v[order], v), labels, xs)
-            return whole - as_value(f(*staging.place(args, argnums, mixed)))
+            return whole - as_value(staging.call(f, *staging.place(args, argnums, mixed)))
 
         def of(group: Any) -> Any:
             keys = jax.random.split(jax.random.fold_in(key, group), samples)

@@ -29,7 +29,9 @@ def rise(
     r"""RISE: f's mean over random smooth masks, by how much of an element they let through.
 
     S = E[f(m x + (1-m) ref) m] / p. A mask is a grid of cells, on with probability p, enlarged by
-    linear interpolation and shifted by up to a cell.
+    linear interpolation and shifted by up to a cell. Integers and booleans are x's where the mask
+    is above a random number between 0 and 1, one for the mask, and the reference's elsewhere: a
+    mask of 0 and 1 takes m's place.
 
     Args:
       f: as in `ablation`.
@@ -62,21 +64,28 @@ def rise(
         raise ValueError(f"samples={samples} must be ≥ 1 and probability={probability} in (0, 1]")
 
     def explain(*args: Any, key: Any) -> Any:
-        x = one_array(staging.as_input(staging.pick(args, argnums)), "rise")
+        x = one_array(staging.as_numbers(staging.pick(args, argnums)), "rise")
         reference = staging.as_reference(ref, x)
         if not 1 <= len(grid) <= x.ndim or min(grid) < 1:
             raise ValueError(f"a grid {tuple(grid)} does not fit into {x.shape}")
+        is_floating = jnp.issubdtype(x.dtype, jnp.floating)
+        dtype = x.dtype if is_floating else float
         shape = x.shape[: len(grid)]
         cell = tuple(-(-length // cells) for length, cells in zip(shape, grid, strict=True))
         large = tuple((cells + 1) * size for cells, size in zip(grid, cell, strict=True))
 
         def seen(key: Any) -> Any:
-            on_key, *keys = jax.random.split(key, 1 + len(grid))
+            on_key, *keys, cut_key = jax.random.split(key, 2 + len(grid))
             on = jax.random.bernoulli(on_key, probability, tuple(cells + 1 for cells in grid))
-            smooth = jax.image.resize(on.astype(x.dtype), large, "linear")
+            smooth = jax.image.resize(on.astype(dtype), large, "linear")
             shift = [jax.random.randint(k, (), 0, s) for k, s in zip(keys, cell, strict=True)]
             mask = behind(jax.lax.dynamic_slice(smooth, shift, shape), x.ndim)
-            y = as_value(f(*staging.place(args, argnums, reference + mask * (x - reference))))
+            if is_floating:
+                mixed = reference + mask * (x - reference)
+            else:  # one of the two, the mask being its probability: over the cut, E[mask > cut]
+                mask = (mask > jax.random.uniform(cut_key)).astype(dtype)
+                mixed = jnp.where(mask > 0, x, reference)
+            y = as_value(staging.call(f, *staging.place(args, argnums, mixed)))
             shown = jnp.broadcast_to(mask / probability, x.shape).astype(y.dtype)
             return jnp.multiply.outer(y, shown)
 

@@ -30,8 +30,9 @@ def sobol(
 ) -> Explain:
     r"""Sobol indices: the share of f's variance under random masks that a group has a part in.
 
-    f at m x + (1-m) ref, m_g uniform in [0, 1]. Total: E Var(f | m_∖g) / Var f, interactions
-    included; first: Var E(f | m_g) / Var f.
+    f at m x + (1-m) ref, m_g uniform in [0, 1]; integers and booleans are x's where m_g ≥ ½ and the
+    reference's below. Total: E Var(f | m_∖g) / Var f, interactions included; first:
+    Var E(f | m_g) / Var f.
 
     Args:
       f: as in `ablation`.
@@ -63,17 +64,15 @@ def sobol(
         raise ValueError(f"samples={samples} must be ≥ 2 and order={order!r} 'total' or 'first'")
 
     def explain(*args: Any, key: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.as_numbers(staging.pick(args, argnums))
         reference = staging.as_reference(ref, x)
         labels, players = as_players(groups, x)
         points = jnp.asarray(_sobol_points(samples, 2 * players), jnp.float32)
         points = (points + jax.random.uniform(key, (2 * players,))) % 1
 
         def value(mask: Any) -> Any:
-            mixed = jax.tree.map(
-                lambda at, v, r: r + mask[at].astype(v.dtype) * (v - r), labels, x, reference
-            )
-            return as_value(f(*staging.place(args, argnums, mixed)))
+            mixed = jax.tree.map(lambda at, v, r: _mixed(mask[at], v, r), labels, x, reference)
+            return as_value(staging.call(f, *staging.place(args, argnums, mixed)))
 
         def compare(point: Any) -> Any:
             a, b = point[:players], point[players:]
@@ -91,6 +90,13 @@ def sobol(
         return per_element(labels, x, share)
 
     return explain
+
+
+def _mixed(mask: Any, value: Any, ref: Any) -> Any:
+    """Between the two; of integers and booleans the one that is nearer."""
+    if jnp.issubdtype(value.dtype, jnp.floating):
+        return ref + mask.astype(value.dtype) * (value - ref)
+    return jnp.where(mask >= 0.5, value, ref)
 
 
 @functools.cache

@@ -69,7 +69,7 @@ def make_game(
     argnums: staging.Argnums = 0,
 ) -> Game:
     """The game of f at these arguments; `chunk` evaluations of f at once."""
-    x = staging.as_input(staging.pick(args, argnums))
+    x = staging.as_numbers(staging.pick(args, argnums))
     labels, players = as_players(groups, x)
     refs = _as_background(refs, x)
     count = leading_size(refs)
@@ -79,7 +79,7 @@ def make_game(
     def value(mask: Mask) -> Any:
         def of(ref: Any) -> Any:
             mixed = jax.tree.map(lambda at, v, r: jnp.where(mask[at], v, r), labels, x, ref)
-            return as_value(f(*staging.place(args, argnums, mixed)))
+            return as_value(staging.call(f, *staging.place(args, argnums, mixed)))
 
         if count == 1:
             return of(jax.tree.map(lambda r: r[0], refs))

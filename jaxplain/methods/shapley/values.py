@@ -41,7 +41,8 @@ def shapley_values(
 
     Args:
       f: `f(x, *args)` → a number, or an array of them: all are explained from the same
-        evaluations.
+        evaluations. x may hold integers and booleans (categories), which f gets as they are, x's
+        or the reference's.
       refs: what is absent is at these references, a tree like x with a leading axis in front; or
         one reference: a scalar, or a tree that broadcasts to x.
       groups: the players: a tree like x of integer labels that broadcast to it. Elements of one

@@ -8,7 +8,6 @@ totals and is divided again.
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain._patterns import inside
 from jaxplain.surrogate import compat, primitives
 from jaxplain.surrogate.program import Equation, broadcast
 from jaxplain.surrogate.rules.bilinear import bilinear
@@ -67,7 +67,7 @@ def choice(after: str | None, within: str | None, where: Choice | None) -> Choic
     def chosen(place: Place) -> bool:
         return (
             (after is None or place.fed == _MAPS[after])
-            and (within is None or fnmatch.fnmatch(place.path, within))
+            and (within is None or inside(place.path, within))
             and (where is None or where(place))
         )
 

@@ -39,8 +39,8 @@ def reveal_cancel(
     Args:
       after: "dense" or "conv": only at nonlinearities fed by such a map, seen through shape
         operations and batch norm.
-      within: a pattern ("head/*") for the path of modules (linen) and `jax.named_scope`s; `*`
-        matches anything.
+      within: a pattern ("head", "encoder/layer_*") for the path of modules (linen) and
+        `jax.named_scope`s, with all that is inside them; in the language of `jaxplain.names`.
       where: any other choice, a function of a `Place`.  Conditions are joined by and.
 
     Returns:
