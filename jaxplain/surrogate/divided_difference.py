@@ -37,7 +37,11 @@ class Step:
     @property
     def secant(self) -> Any:
         """Δy/Δx; exact up to the rounding of y, and 0 where the root does not move."""
-        return secant(self.value, self.reference, self.delta)
+        return self.unless(False, 0)
+
+    def unless(self, holds: Any, slope: Any) -> Any:
+        """The slope where it holds, Δy/Δx elsewhere."""
+        return _unless(holds, slope, self.value, self.reference, self.delta)
 
     @property
     def active(self) -> list[int]:
@@ -73,12 +77,12 @@ def finite(slope: Any, value: Any, reference: Any, delta: Any) -> Any:
 
     That is where one of them overflows, or where it has no derivative: the root of a 0 that stays.
     """
-    whole = secant(value, reference, delta)
-    return jnp.where(jnp.isfinite(slope), slope, whole.astype(slope.dtype))
+    value, reference = value.astype(delta.dtype), reference.astype(delta.dtype)
+    return _unless(jnp.isfinite(slope), slope, value, reference, delta)
 
 
 def change(x: Any, x0: Any) -> Any:
-    """x - x0 of a root, in float32 at least: a chain of half precision is rounded once, at its end."""
+    """x - x0 of a root, in float32 at least: a chain of half precision is rounded at its end."""
     wide = jnp.promote_types(jnp.result_type(x0), jnp.float32)
     return difference(x.astype(wide), x0.astype(wide))
 
@@ -88,9 +92,12 @@ def difference(u: Any, u0: Any) -> Any:
     return jnp.where((u == u0) & jnp.isinf(u), 0, u - u0)
 
 
-def secant(y: Any, y0: Any, delta: Any) -> Any:
-    """(y - y0)/Δ, and 0 where Δ is 0."""
-    return quotient(y.astype(delta.dtype), y0.astype(delta.dtype), delta, 0, delta == 0)
+def _unless(holds: Any, slope: Any, y: Any, y0: Any, delta: Any) -> Any:
+    """The slope where it holds, else (y - y0)/Δ, that is 0 where Δ is.
+
+    What is not taken is not divided either: 0 times an overflow would be no gradient.
+    """
+    return quotient(y, y0, delta, jnp.where(holds, slope, 0), holds | (delta == 0))
 
 
 def quotient(y: Any, y0: Any, delta: Any, near: Any, small: Any) -> Any:
@@ -158,7 +165,7 @@ def _chosen(step: Step) -> Any:
     gap = jnp.abs(mean * step.delta - difference(step.value, step.reference))
     converged = bend * bend * largest * moved <= rounding
     agrees = jnp.maximum(spread, _STEADY) * gap <= _TRUSTED * rounding
-    return jnp.where((converged & agrees) | (moved == 0), mean, step.secant)
+    return step.unless((converged & agrees) | (moved == 0), mean)
 
 
 def _eps(step: Step) -> float:
@@ -229,7 +236,7 @@ def _total(step: Step, terms: list[Any]) -> Any:
         return total
     lost = jnp.abs(step.delta) * sum(map(jnp.abs, terms))
     ends = jnp.abs(step.value) + jnp.abs(step.reference)
-    return jnp.where((step.delta != 0) & (ends < lost / 4), step.secant, total)
+    return step.unless((step.delta == 0) | (ends >= lost / 4), total)
 
 
 def _sum(step: Step, sign: int = 1) -> Any:
@@ -247,7 +254,7 @@ def _select(step: Step) -> Any:
         return None
     cases = [jnp.broadcast_to(s, step.delta.shape) for s in cases]
     chosen = jax.lax.select_n(which, *cases)
-    return chosen if which is which0 else jnp.where(which == which0, chosen, step.secant)
+    return chosen if which is which0 else step.unless(which == which0, chosen)
 
 
 def _extremum(step: Step, sign: int) -> Any:
@@ -261,7 +268,7 @@ def _extremum(step: Step, sign: int) -> Any:
     winner = jnp.where(first, su, sv)
     if not _in_relu(step.equation):
         winner = jnp.where((u == v) & (u0 == v0), (su + sv) / 2, winner)
-    return jnp.where(first == first0, winner, _bounded(step.secant, su, sv))
+    return _bounded(step.unless(first == first0, winner), su, sv)
 
 
 def _bounded(slope: Any, one: Any, other: Any) -> Any:
@@ -283,7 +290,7 @@ def _clamp(step: Step) -> Any:
         for low, u, high in (step.values, step.references)
     )
     same = jnp.where(which == 0, slopes[0], jnp.where(which == 1, slopes[1], slopes[2]))
-    return jnp.where(which == which0, same, step.secant)
+    return step.unless(which == which0, same)
 
 
 def _rem(step: Step) -> Any:
@@ -291,7 +298,7 @@ def _rem(step: Step) -> Any:
     ends = (step.values, step.value), (step.references, step.reference)
     q, q0 = (jnp.round((u - y) / v) for (u, v), y in ends)
     su, sv = (jnp.zeros_like(step.delta) if s is None else s for s in step.slopes)
-    return jnp.where(q == q0, su - q * sv, step.secant)
+    return step.unless(q == q0, su - q * sv)
 
 
 def _atan2(step: Step) -> Any:
@@ -310,8 +317,7 @@ def _atan2(step: Step) -> Any:
     small &= jnp.abs(step.value - step.reference) < 1
     dot = jnp.where(small, dot, 1)
     near = cross / dot * _atanc(jnp.where(small, tangent / dot, 0))
-    at_zero = jnp.where(dot == 0, 0, near)
-    return jnp.where(small, near, jnp.where(step.delta == 0, at_zero, step.secant))
+    return step.unless(small, near)
 
 
 def _pow(step: Step) -> Any:
@@ -334,8 +340,8 @@ def _pow(step: Step) -> Any:
     power = exponent * step.delta
     there &= jnp.abs(power) <= 1
     mean = jnp.sign(y) * _exp_mean(jnp.where(there, power, 0), jnp.abs(y), jnp.abs(y0))
-    still = jnp.where(step.delta == 0, _along(step, _partials(step, 0.5)), step.secant)
-    return jnp.where(there, mean * exponent, still)
+    still = _along(step, _partials(step, 0.5))
+    return step.unless(there | (step.delta == 0), jnp.where(there, mean * exponent, still))
 
 
 def _log_slope(u: Any, u0: Any) -> Any:
