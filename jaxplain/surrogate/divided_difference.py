@@ -307,11 +307,11 @@ def _atan2(step: Step) -> Any:
     (u, v), (u0, v0) = step.values, step.references
     su, sv = (jnp.zeros_like(step.delta) if s is None else s for s in step.slopes)
     n, n0 = (jnp.maximum(jnp.abs(a), jnp.abs(b)) for a, b in ((u, v), (u0, v0)))
-    n, n0 = jnp.where(n == 0, 1, n), jnp.where(n0 == 0, 1, n0)
-    u, v, w, z = u / n, v / n, u0 / n0, v0 / n0
-    # V/(n n0) = ½ (v/n / n0 + v0/n0 / n)
-    cross = su * (v / n0 + z / n) / 2 - sv * (u / n0 + w / n) / 2
-    dot = u * w + v * z
+    # By inverses, for XLA divides a quotient by a product, which may overflow.
+    unit, unit0 = 1 / jnp.where(n == 0, 1, n), 1 / jnp.where(n0 == 0, 1, n0)
+    u, v, u0, v0 = u * unit, v * unit, u0 * unit0, v0 * unit0
+    cross = su * (v * unit0 + v0 * unit) / 2 - sv * (u * unit0 + u0 * unit) / 2
+    dot = u * u0 + v * v0
     tangent = cross * step.delta
     small = (jnp.abs(tangent) <= dot / 4) & (dot > 0)
     small &= jnp.abs(step.value - step.reference) < 1
