@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain.surrogate import compat, walk
+from jaxplain.surrogate import compat, primitives, walk
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.values.lifted import Lifted
@@ -58,8 +58,21 @@ def _cond(
     index, *rest = operands
     if not isinstance(index, Lifted):
         return _again(visit, lifted, equation, operands)
+    if any(map(_calls_out, equation.params["branches"])):
+        raise UnsupportedPrimitive(
+            f"'cond' at {equation.line} branches on a value that depends on x, and a branch does "
+            "more than compute: it can't be run for both"
+        )
     cases = [visit(branch, rest) for branch in equation.params["branches"]]
     return [_chosen(visit, index, column) for column in zip(*cases, strict=True)]
+
+
+def _calls_out(branch: Any) -> bool:
+    """Whether a branch has effects, or a callback (which may raise), or what else isn't JAX's."""
+    return any(
+        equation.effects or primitives.facts(equation.primitive).group == "foreign"
+        for _, equation in walk.equations(branch)
+    )
 
 
 def _chosen(visit: Walk, index: Any, cases: Sequence[Any]) -> Any:

@@ -57,6 +57,8 @@ class Equation:
 
     def bind(self, *values: Any) -> list[Any]:
         """The equation's outputs at these input values, by JAX's own meaning of the primitive."""
+        if self.facts.derivative:  # a user's derivative may index what it was given
+            values = tuple(map(jnp.asarray, values))
         if isinstance(self.primitive, Primitive):
             return compat.bind_primitive(self.primitive, values, self.params)
         outputs = self.primitive.bind(*values, **self.params)

@@ -21,41 +21,38 @@ from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules import path_integral
 from jaxplain.surrogate.rules.linear import discrete, linear
 from jaxplain.surrogate.values.lifted import settled
-from jaxplain.surrogate.values.pair import Pair, Paired, is_inexact, reference
+from jaxplain.surrogate.values.pair import Pair, Paired, is_inexact
 from jaxplain.surrogate.values.region import Decision, Region
 
 
 def whole(equation: Equation, *operands: Any) -> list[Any]:
     """∫₀¹ of JAX's derivative of the equation, of the real numbers that it is a function of."""
-    real = list(map(_is_inexact, equation.outputs))
-    if not any(real):
+    if not any(map(_is_inexact, equation.outputs)):
         return discrete(equation, *operands)
     origin = _Origin(equation, operands)
-    numbers = [i for i, is_number in enumerate(real) if is_number]
-
-    def function(active: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
-        outputs = origin.evaluate(active, rest)
-        return [outputs[i] for i in numbers]
-
-    values = [root.value for root in origin.roots]
-    _check(equation, function, values, origin.constants)
-    if not origin.decided and _is_linear(function, values, origin.constants):
+    values = [squeezed(root.value) for root in origin.roots]
+    references = [squeezed(root.reference) for root in origin.roots]
+    _check(equation, origin.evaluate, values, origin.constants)
+    if not origin.decided and _is_linear(origin.evaluate, values, origin.constants):
         return linear(equation, *operands)
-    references = [root.reference for root in origin.roots]
-    items = independent_axes(function, values, origin.constants)
-    at_x = path_integral.integrate(
-        function, values, references, origin.constants, functools.partial(_sum_items, items)
-    )
-    results = dict(zip(numbers, at_x, strict=True))
-    at_reference = equation.bind(*map(reference, operands))
-    if len(results) < len(real):
-        frozen = origin.evaluate(list(map(jax.lax.stop_gradient, values)), origin.constants)
-        results = {i: results.get(i, v) for i, v in enumerate(frozen)}
-    return [Pair(results[i], v0) for i, v0 in enumerate(at_reference)]
+    count = independent_axes(origin.evaluate, values, origin.constants)
+    items = functools.partial(_sum_items, count)
+    at_x = path_integral.integrate(origin.evaluate, values, references, origin.constants, items)
+    at_reference = origin.evaluate(references, origin.constants)
+    shapes = [atom.aval.shape for atom in equation.outputs]
+    return [
+        Pair(v.reshape(shape), v0.reshape(shape))
+        for v, v0, shape in zip(at_x, at_reference, shapes, strict=True)
+    ]
 
 
-def _sum_items(items: int, product: Any) -> Any:
-    return jnp.sum(product, tuple(range(items, product.ndim)))
+def squeezed(array: Any) -> Any:
+    """Without its axes of one, which come and go on the way to an index."""
+    return array.reshape([size for size in array.shape if size != 1])
+
+
+def _sum_items(count: int, product: Any) -> Any:
+    return jnp.sum(product, tuple(range(count, product.ndim)))
 
 
 class _Origin:
@@ -94,17 +91,17 @@ class _Origin:
         return "root", known[0] if known else len(self.roots) - 1
 
     def evaluate(self, active: Sequence[Any], constants: Sequence[Any]) -> list[Any]:
-        """The equation's outputs at these roots."""
+        """The equation's outputs at these roots, all without axes of one."""
 
         def at(operand: Any) -> Any:
             kind, number, *inner = operand
             if kind == "constant":
                 return constants[number]
             if kind == "root":
-                return active[number]
+                return active[number].reshape(self.roots[number].shape)
             return kind.bind(*map(at, inner[0]))[number]
 
-        return self.equation.bind(*map(at, self.operands))
+        return list(map(squeezed, self.equation.bind(*map(at, self.operands))))
 
 
 def _check(equation: Equation, function: Any, values: Any, constants: Any) -> None:
