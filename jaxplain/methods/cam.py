@@ -243,7 +243,7 @@ def _cam(
         ndim = tapped.probes[at].ndim
         if not -ndim <= channel_axis < ndim:
             raise ValueError(f"{at!r} has {ndim} axes, and channel_axis is {channel_axis}")
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         probed = jax.grad(lambda probes: tapped.function(x, probes), has_aux=True)
         gradients, values = probed(tapped.probes)
         return weigh(*(jnp.moveaxis(v[at], channel_axis, -1) for v in (values, gradients)))

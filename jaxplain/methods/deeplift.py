@@ -79,7 +79,7 @@ def deeplift(
         table = freeze_choices(table)
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         reference = staging.as_reference(ref, x)
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)

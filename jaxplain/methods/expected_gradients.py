@@ -65,7 +65,7 @@ def expected_gradients(
         raise ValueError(f"samples must be at least {least}, and is {samples}")
 
     def explain(*args: Any, key: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         background = staging.as_references(refs, x)
         chosen, alphas = _draws(leading_size(background), samples, key)
         tapped = None if at is None else taps.tapped(f, at, args, argnums)

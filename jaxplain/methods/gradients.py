@@ -40,7 +40,7 @@ def gradient(
     """
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)
             return tapped.result(tapped.gradient(x))
@@ -115,7 +115,7 @@ def input_x_gradient(
     explain_gradient = gradient(f, argnums=argnums)
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)
             probed = jax.grad(lambda probes: tapped.function(x, probes), has_aux=True)
@@ -189,7 +189,7 @@ def _by_table(
     f: Callable[..., Any], table: RuleTable, at: taps.At | None, argnums: staging.Argnums
 ) -> Explain:
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)
 

@@ -308,7 +308,7 @@ def _path(
 ) -> Any:
     """f tapped, the point at α, x - ref, and what gives f(x) - f(ref)."""
     tapped = taps.tapped(f, at, args, argnums)
-    x = staging.as_input(staging.pick(args, argnums))
+    x = staging.attributed(f, args, argnums)
     reference = staging.as_reference(ref, x)
     delta = jax.tree.map(jnp.subtract, x, reference)
     if path is not None:

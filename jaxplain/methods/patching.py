@@ -72,7 +72,7 @@ def attribution_patching(
 
     def explain(*args: Any) -> Any:
         tapped = taps.tapped(f, at, args, argnums)
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         other = staging.as_reference(corrupted, x)
         change = jax.tree.map(jnp.subtract, tapped.values(other), tapped.values(x))
         arriving = _collected(tapped.gradient, multipliers, x, other, steps)
@@ -137,7 +137,7 @@ def edge_attributions(
 
     def explain(*args: Any) -> Any:
         tapped = taps.tapped(f, at, args, argnums)
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         other = staging.as_reference(corrupted, x)
         change = jax.tree.map(jnp.subtract, tapped.values(other), tapped.values(x))
         edges = _edges(tapped, x)

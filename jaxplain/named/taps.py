@@ -61,7 +61,9 @@ def _sites(jaxpr: Any) -> Iterator[tuple[str, Site]]:
         if eqn.primitive is _NAME:
             steps = tuple(n for around, n in scans.items() if path[: len(around)] == around)
             aval = eqn.outvars[0].aval
-            value = jax.ShapeDtypeStruct((*steps, *aval.shape), aval.dtype)
+            value = jax.ShapeDtypeStruct(
+                (*steps, *aval.shape), aval.dtype, manual_axis_type=aval.manual_axis_type
+            )
             yield eqn.params["name"], Site(path, value, steps)
 
 
@@ -272,7 +274,7 @@ def tapped(f: Callable[..., Any], at: At, args: Sequence[Any], argnums: Any = 0)
         function=edited(lambda value, probe: value + checkpoint_name(probe, TAP)),
         replaced=edited(lambda value, other: other),
         mixed=edited(masked),
-        probes={name: jnp.zeros(value.shape, value.dtype) for name, value in values.items()},
+        probes=compat.vary(compat.zeros(values), staged.varying),
         sites={name: found[name] for name in names},
         single=single,
     )
@@ -288,7 +290,7 @@ def one_by_one(
     """
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         tap = tapped(f, at, args, argnums)
         results = {}
         for name, probe in tap.probes.items():
@@ -310,7 +312,7 @@ def straight(
     """
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         tap = tapped(f, at, args, argnums)
         values, origin = tap.values(x), tap.values(staging.as_reference(ref, x))
         results = {}

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain.surrogate import compat
+
 Argnums = int | Sequence[int]
 
 
@@ -58,6 +60,19 @@ def as_input(x: Any) -> Any:
     return jax.tree_util.tree_map_with_path(check, x)
 
 
+def attributed(f: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> Any:
+    """What is attributed, checked; inside `shard_map` it differs between devices where f does.
+
+    An x that all devices share would get the sum of their contributions (each explains another
+    class, say), as `jax.grad` has it for parameters.
+    """
+    x = as_input(pick(args, argnums))
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return x
+    outputs = jax.eval_shape(lambda x: f(*place(args, argnums, x)), x)
+    return compat.vary(x, frozenset().union(*map(compat.varying, jax.tree.leaves(outputs))))
+
+
 def as_reference(ref: Any, x: Any) -> Any:
     """The reference as a tree of arrays shaped like x: a scalar or a tree that broadcasts to it."""
     leaves, tree = jax.tree.flatten(x)
@@ -74,7 +89,8 @@ def as_reference(ref: Any, x: Any) -> Any:
             r = jnp.asarray(r)
             if jnp.issubdtype(r.dtype, jnp.complexfloating):
                 raise TypeError
-            return jnp.broadcast_to(r.astype(leaf.dtype), leaf.shape)
+            spread = jnp.broadcast_to(r.astype(leaf.dtype), leaf.shape)
+            return compat.vary(spread, compat.varying(leaf))
         except (TypeError, ValueError):
             raise ValueError(_mismatch(ref, x)) from None
 
@@ -98,7 +114,7 @@ def as_references(refs: Any, x: Any) -> Any:
             "For a single reference call the method itself, or give it an axis by `ref[None]`; "
             "a list of references becomes refs by `jax.tree.map(lambda *r: jnp.stack(r), *list)`."
         )
-    return jax.tree.map(jnp.asarray, refs)
+    return jax.tree.map(lambda r, v: compat.vary(jnp.asarray(r), compat.varying(v)), refs, x)
 
 
 def same_tree(a: Any, b: Any) -> bool:
@@ -132,18 +148,20 @@ class Staged:
     jaxpr: Any
     tree: Any  # of the output
     leaves: tuple[Any, ...]  # x's
+    varying: frozenset[str]  # the axes of a mesh along which the output differs
 
 
 def stage(f: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> Staged:
     """Traces f once at these arguments."""
-    x = as_input(pick(args, argnums))
+    x = attributed(f, args, argnums)
     leaves, tree = jax.tree.flatten(x)
 
     def flat(*leaves: Any) -> Any:
         return f(*place(args, argnums, jax.tree.unflatten(tree, leaves)))
 
     jaxpr, shapes = jax.make_jaxpr(flat, return_shape=True)(*leaves)
-    return Staged(jaxpr, jax.tree.structure(shapes), tuple(leaves))
+    axes = frozenset().union(*map(compat.varying, jax.tree.leaves(shapes)))
+    return Staged(jaxpr, jax.tree.structure(shapes), tuple(leaves), axes)
 
 
 def check_scalar(output: Any) -> None:
