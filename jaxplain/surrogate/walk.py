@@ -128,7 +128,7 @@ def _cond(params: Any, bodies: Any, operands: list[Any], extra: Any) -> Any:
             outputs, given = body(operands, extra)
             if not wanted:
                 return outputs, given
-            absent = {n: jnp.zeros(s.shape, s.dtype) for n, s in wanted.items() if n not in given}
+            absent = {n: compat.zeros(s) for n, s in wanted.items() if n not in given}
             return outputs, {**given, **absent}
 
         return function
