@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxplain._numerics import frames
 from jaxplain._numerics.chunking import chunked_map, leading_size
 
 
@@ -62,6 +63,7 @@ def batched(
         return jax.vmap(lambda mapped: join(shared, mapped))(items)
 
     def run(*args: Any, key: Any = None) -> Any:
+        args = frames.as_arrays(args)
         axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
         if len(axes) != len(args) or any(axis not in (0, None) for axis in axes):
             raise ValueError(f"in_axes is {in_axes}: 0 or None for each of {len(args)} arguments")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._numerics import frames
 from jaxplain.surrogate import compat
 
 Argnums = int | Sequence[int]
@@ -22,7 +23,9 @@ def pick(args: Sequence[Any], argnums: Argnums) -> Any:
     for position in positions:
         if not -len(args) <= position < len(args):
             raise ValueError(f"argnums={argnums} names an argument beyond the {len(args)} given")
-    return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+    return frames.as_arrays(
+        args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+    )
 
 
 def place(args: Sequence[Any], argnums: Argnums, x: Any) -> tuple[Any, ...]:
@@ -75,6 +78,7 @@ def attributed(f: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> 
 
 def as_reference(ref: Any, x: Any) -> Any:
     """The reference as a tree of arrays shaped like x: a scalar or a tree that broadcasts to it."""
+    ref = frames.as_arrays(ref)
     leaves, tree = jax.tree.flatten(x)
     ref_leaves = jax.tree.leaves(ref)
     if same_tree(ref, x):
@@ -99,6 +103,7 @@ def as_reference(ref: Any, x: Any) -> Any:
 
 def as_references(refs: Any, x: Any) -> Any:
     """Arrays with a leading reference axis and x's shape, or an error that shows both trees."""
+    refs = frames.as_arrays(refs)
 
     def fits(ref: Any, leaf: Any) -> bool:
         behind = jnp.shape(ref)[1:]
