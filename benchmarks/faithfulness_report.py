@@ -1,11 +1,10 @@
 """From the faithfulness study's JSON alone: its Markdown table, page and figure."""
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import pages, report
 
 Json = dict[str, Any]
 
@@ -102,8 +101,4 @@ def draw(results: Json, path: Path) -> None:
     plt.close(fig)
 
 
-def write(path: Path) -> None:
-    """Writes the page and the figure beside the JSON file at `path`."""
-    results = json.loads(path.read_text())
-    draw(results, path.with_suffix(".png"))
-    path.with_suffix(".md").write_text(page(results, path.with_suffix(".png").name))
+write = pages.writer(page, draw)

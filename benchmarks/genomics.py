@@ -8,7 +8,6 @@ the libraries take turns, each with the number of sequence-shuffle pairs in memo
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 import jaxplain as jxp
-from benchmarks import measure, options
+from benchmarks import measure, options, pages
 from benchmarks.models import BPNet
 from benchmarks.report import environment_line
 
@@ -352,9 +351,4 @@ def figure(results: Json, path: Path) -> None:
     drawing.savefig(path)
 
 
-def write(path: Path) -> None:
-    """Page and figure beside the JSON file, from it alone."""
-    results = json.loads(path.read_text())
-    picture = path.with_suffix(".png")
-    path.with_suffix(".md").write_text(page(results, picture.name))
-    figure(results, picture)
+write = pages.writer(page, figure)

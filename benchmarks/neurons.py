@@ -8,7 +8,6 @@ or task), and the target's logit falls.  The larger the area under that fall, th
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import optax
 from tqdm import tqdm
 
 import jaxplain as jxp
-from benchmarks import measure, options
+from benchmarks import measure, options, pages
 from jaxplain import demo
 
 Array = jax.Array
@@ -334,8 +333,4 @@ def page(results: Json, drawing: str = "neurons.png") -> str:
     ]) + "\n"  # fmt: skip
 
 
-def write(path: Path) -> None:
-    """Page and figure beside the JSON file, from it alone."""
-    results = json.loads(path.read_text())
-    path.with_suffix(".md").write_text(page(results, path.with_suffix(".png").name))
-    figure(results, path.with_suffix(".png"))
+write = pages.writer(page, figure)

@@ -8,7 +8,6 @@ of compiled programs in chunks, against as many gradients and against one chunk 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 import jaxplain as jxp
-from benchmarks import games, measure, neurons, options, report
+from benchmarks import games, measure, neurons, options, pages, report
 from benchmarks.models import MODELS
 from jaxplain.methods.integrated_gradients import nodes_and_weights
 
@@ -293,8 +292,4 @@ def page(results: Json, drawing: str) -> str:
     ]) + "\n"  # fmt: skip
 
 
-def write(path: Path) -> None:
-    """Page and figure beside the JSON file, from it alone."""
-    results = json.loads(path.read_text())
-    figure(results, path.with_suffix(".png"))
-    path.with_suffix(".md").write_text(page(results, path.with_suffix(".png").name))
+write = pages.writer(page, figure)

@@ -1,12 +1,11 @@
 """From a benchmark's JSON alone: its ratios, its Markdown tables and its figure."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
+from benchmarks import measure, pages
 
 Json = dict[str, Any]
 BASELINE = "gradient"
@@ -374,8 +373,6 @@ def _nan(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else value for value in values]
 
 
-def write(path: Path) -> None:
-    """Writes the page and the figure beside the JSON file at `path`."""
-    results = json.loads(path.read_text())
-    figure(results, path.with_suffix(".png"))
-    path.with_suffix(".md").write_text(page(results).replace("(speed.png)", f"({path.stem}.png)"))
+write = pages.writer(
+    lambda results, picture: page(results).replace("(speed.png)", f"({picture})"), figure
+)

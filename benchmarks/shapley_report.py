@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import pages, report
 
 Json = dict[str, Any]
 DEFAULT = "jaxplain shapley_values"
@@ -213,8 +212,4 @@ def page(results: Json, drawing: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write(path: Path) -> None:
-    """Page and figure beside the JSON file, from it alone."""
-    results = json.loads(path.read_text())
-    figure(results, path.with_suffix(".png"))
-    path.with_suffix(".md").write_text(page(results, path.with_suffix(".png").name))
+write = pages.writer(page, figure)

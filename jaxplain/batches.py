@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxplain._numerics import frames
 from jaxplain._numerics.chunking import chunked_map, leading_size
 
 
@@ -61,6 +63,7 @@ def batched(
         return jax.vmap(lambda mapped: join(shared, mapped))(items)
 
     def run(*args: Any, key: Any = None) -> Any:
+        args = frames.as_arrays(args)
         axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
         if len(axes) != len(args) or any(axis not in (0, None) for axis in axes):
             raise ValueError(f"in_axes is {in_axes}: 0 or None for each of {len(args)} arguments")
@@ -70,19 +73,48 @@ def batched(
         items = (mapped, None if key is None else jax.random.split(key, count))
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((shared, items))):
             return chunked_map(lambda one: join(shared, one), items, chunk)
-        results = []
+        shared = jax.device_put(shared)  # once for all chunks
+        results, size = None, min(chunk, count)
         with _bar(count) if progress else contextlib.nullcontext() as bar:
-            for start in range(0, count, chunk):
-                # The last chunk is filled up with the last example: one shape, one program.
-                rows = np.minimum(np.arange(start, start + min(chunk, count)), count - 1)
-                part = program(shared, jax.tree.map(lambda v: jnp.asarray(v)[rows], items))
-                whole = min(chunk, count - start)
-                results.append(jax.tree.map(lambda v: np.asarray(v)[:whole], part))
+            for start in range(0, count, size):
+                # The last chunk begins earlier, to be as long as the others: one program.
+                begin = min(start, count - size)
+                part = program(shared, jax.tree.map(lambda v: _rows(v, begin, size), items))
+                if results is None:
+                    results = jax.tree.map(lambda v: np.empty((count, *v.shape[1:]), v.dtype), part)
+                jax.tree.map(lambda to, v: _put(to, begin, v), results, part)
                 if bar is not None:
-                    bar.update(whole)
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+                    bar.update(begin + size - start)
+        return results
 
     return run
+
+
+def _rows(array: Any, begin: int, size: int) -> Any:
+    """So many rows: of an array in the host's memory, or mapped from a file, no others are read.
+
+    An array on many devices gives rows that lie on them as its own do, or on each where that
+    does not come out even.
+    """
+    if not isinstance(array, jax.Array):
+        return np.asanyarray(array)[begin : begin + size]
+    laid = array.sharding
+    if not isinstance(laid, NamedSharding) or len(laid.device_set) == 1:
+        return _slice(array, begin, size)
+    mesh = Mesh(laid.mesh.devices, laid.mesh.axis_names)  # explicit axes refuse such slices
+    rows = _slice(jax.device_put(array, NamedSharding(mesh, laid.spec)), begin, size)
+    even = size % (len(array) // laid.shard_shape(array.shape)[0]) == 0
+    spec = laid.spec if even else PartitionSpec(None, *laid.spec[1:])
+    return jax.device_put(rows, NamedSharding(laid.mesh, spec))
+
+
+def _put(results: np.ndarray, begin: int, rows: jax.Array) -> None:
+    results[begin : begin + len(rows)] = rows
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _slice(array: jax.Array, begin: int, size: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(array, begin, size)
 
 
 def _bar(count: int) -> Any:

@@ -59,11 +59,9 @@ class CNN(nn.Module):
 
 def load_digits(seed: int) -> tuple[Digits, Digits]:
     """The digits that scikit-learn brings along: a training set and a held-out fifth."""
-    from sklearn.datasets import load_digits as bundled
     from sklearn.model_selection import train_test_split
 
-    images, labels = bundled(return_X_y=True)
-    images = (images / 16).reshape(-1, *IMAGE_SHAPE).astype(np.float32)
+    images, labels = jxp.datasets.digits()
     split = train_test_split(images, labels, test_size=0.2, stratify=labels, random_state=seed)
     train_images, test_images, train_labels, test_labels = map(jnp.asarray, split)
     return Digits(train_images, train_labels), Digits(test_images, test_labels)

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxplain.plots.common import labels
+
 
 def to_shap(
     scores: Any, x: Any = None, base: Any = 0.0, *, names: Sequence[Any] | None = None
@@ -22,7 +24,8 @@ def to_shap(
       scores: contributions, (features,) of one example or (examples, features) of a batch.
       x: the features' values, shaped like scores; None leaves them out.
       base: f(ref), a number, or (examples,) for a batch with a reference each.
-      names: of the features; None numbers them.
+      names: of the features; None takes those of scores or x, where they are a data frame or its
+        row, and else numbers them.
 
     Returns:
       A `shap.Explanation`: `values` and `data` like scores, `base_values` a number or (examples,).
@@ -46,11 +49,7 @@ def to_shap(
     bases = np.asarray(base, np.float64)
     if bases.ndim and bases.shape != values.shape[:-1]:
         raise ValueError(f"base {bases.shape} for scores {values.shape}: a number, or one each")
-    features = values.shape[-1]
-    if names is None:
-        names = [f"feature {i}" for i in range(features)]
-    if len(names) != features:
-        raise ValueError(f"{len(names)} names for {features} features")
+    names = labels(names, values.shape[-1], "feature", scores, x)
     try:
         shap = importlib.import_module("shap")
     except ImportError as error:
@@ -60,7 +59,7 @@ def to_shap(
         # A batch's plots look for one base an example, one example's for a number.
         base_values=np.broadcast_to(bases, len(values)).copy() if values.ndim == 2 else float(base),
         data=None if x is None else np.asarray(x),
-        feature_names=list(map(str, names)),
+        feature_names=names,
     )
 
 

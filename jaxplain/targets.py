@@ -141,7 +141,23 @@ def _at(output: Any, index: Index) -> Any:
             raise IndexError(f"index {index} has more entries than the output {output.shape} axes")
         if isinstance(entry, int) and not -output.shape[axis] <= entry < output.shape[axis]:
             raise IndexError(f"index {index} is out of range for an output of {output.shape}")
-    return output[index]
+    for entry in entries:
+        traced = isinstance(entry, jax.core.Tracer) and entry.ndim == 0
+        output = _selected(output, entry) if traced else output[entry]
+    return output
+
+
+def _selected(outputs: Any, index: Any) -> Any:
+    """outputs[index] as a sum over all of them; NaN where there is no such one.
+
+    A gather by an index that is sharded over devices, of an array that is not, is refused on
+    meshes whose axes are explicit; and it clamps an index that is out of range.
+    """
+    places = jnp.arange(len(outputs))
+    index = index.astype(places.dtype)
+    here = places == jnp.where(index < 0, index + len(outputs), index)
+    chosen = jnp.where(here.reshape(-1, *(1,) * (outputs.ndim - 1)), outputs, 0).sum(0)
+    return jnp.where(here.any(), chosen, jnp.nan)
 
 
 def _positive(temperature: Any) -> Any:

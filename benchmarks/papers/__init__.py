@@ -7,12 +7,11 @@ The DeepLIFT paper's two (arXiv 1704.02685) train their own networks, over sever
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import jax
 
-from benchmarks import measure, options, report
+from benchmarks import measure, options, pages, report
 from benchmarks.papers import digit_conversion, genomics, saturation, shapley_by_hand
 from benchmarks.papers.settings import Json, Options
 
@@ -101,9 +100,10 @@ def shown(results: Json) -> str:
     return page(results)
 
 
-def write(path: Path) -> None:
-    """Page and figures beside the JSON file, from it alone."""
-    results = json.loads(path.read_text())
-    path.with_suffix(".md").write_text(page(results, path.stem))
+def draw(results: Json, picture: Path) -> None:
+    """A figure for each experiment."""
     for name, part in parts(results).items():
-        EXPERIMENTS[name].draw(part, path.with_name(f"{path.stem}-{name}.png"))
+        EXPERIMENTS[name].draw(part, picture.with_name(f"{picture.stem}-{name}.png"))
+
+
+write = pages.writer(lambda results, picture: page(results, Path(picture).stem), draw)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
+from benchmarks import measure, pages
 from benchmarks.report import environment_line, markdown, marked_ratio, seconds, time_ratio, title
 
 Json = dict[str, Any]
@@ -239,8 +238,4 @@ def figure(results: Json, path: Path) -> None:
     plt.close(fig)
 
 
-def write(path: Path) -> None:
-    """Writes the page and the figure beside the JSON file at `path`."""
-    results = json.loads(path.read_text())
-    figure(results, path.with_suffix(".png"))
-    path.with_suffix(".md").write_text(page(results, f"{path.stem}.png"))
+write = pages.writer(page, figure)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain._numerics.cpu_layout import channels_last
+from jaxplain.surrogate import compat
 
 # Nodes in the order of their evaluation, and the weights of the first 1, 3 and 7 of them.
 _NODES = (1 + np.array([0, -1, 1, 0, 0, 0, 0]) * 0.6**0.5) / 2
@@ -92,15 +93,15 @@ def integrate(
         return (state.count < most) & ~(complete & good(state.gap, change))
 
     middle = jnp.asarray(0.5, dtype)
-    shapes = jax.eval_shape(node_at, middle)
-    room = jax.tree.map(lambda s: jnp.zeros((most, *s.shape), s.dtype), shapes)
+    shapes = jax.eval_shape(jax.vmap(node_at), jnp.full(most, middle))
+    axes = compat.varying(change)
     start = _State(
         jnp.asarray(0),
-        jnp.full(most, 2, dtype),
-        room,
-        jnp.zeros(most, dtype),
+        compat.vary(jnp.full(most, 2, dtype), axes),
+        compat.vary(compat.zeros(shapes), axes),
+        compat.vary(jnp.zeros(most, dtype), axes),
         change,
-        middle,
+        compat.vary(middle, axes),
     )
     state = jax.lax.while_loop(unfinished, refined, start)
     average = jax.tree.map(

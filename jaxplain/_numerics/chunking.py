@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._numerics.cpu_layout import channels_last
+from jaxplain.surrogate import compat
 
 
 def weighted_sum(
@@ -119,8 +120,8 @@ def _fold(
         for cut in (lambda a: a[:whole].reshape(-1, chunk, *a.shape[1:]), lambda a: a[whole:])
     )
     shapes = jax.eval_shape(part, *jax.tree.map(lambda a: a[0], chunks))
-    summary = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    summary, _ = jax.lax.scan(lambda s, window: (merge(s, part(*window)), None), summary, chunks)
+    step = lambda summary, window: (merge(summary, part(*window)), None)
+    summary, _ = jax.lax.scan(step, compat.zeros(shapes), chunks)
     if whole < count:
         summary = merge(summary, part(*rest))
     return summary, jax.eval_shape(function, jax.tree.map(lambda a: a[0], items))

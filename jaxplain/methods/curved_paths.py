@@ -85,7 +85,7 @@ def guided_integrated_gradients(
         return taps.straight(method, f, at, ref, argnums)
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         end, unravel = ravel_pytree(x)
         start, _ = ravel_pytree(staging.as_reference(ref, x))
         # A way of many small steps needs more digits than half precision has.
@@ -226,7 +226,7 @@ def blur_integrated_gradients(
         return blur(x, (1 - alpha) * stdev)
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         if not staging.same_tree(x, 0):
             raise TypeError(f"one array can be blurred, and x is {jax.tree.map(jnp.shape, x)}")
         method = integrated_gradients if at is None else functools.partial(conductance, at=at)
@@ -311,7 +311,7 @@ def idgi(
         return taps.straight(method, f, at, ref, argnums)
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         reference = staging.as_reference(ref, x)
 
         def point_at(alpha: Any) -> Any:

@@ -87,7 +87,7 @@ def deeplift(
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)
             return _inside(tapped, table, ref, multiply, return_gap)
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         reference = staging.as_reference(ref, x)
 
         def surrogate(x: Any) -> Any:

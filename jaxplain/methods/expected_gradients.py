@@ -67,8 +67,7 @@ def expected_gradients(
         raise ValueError(f"samples must be at least {least}, and is {samples}")
 
     def explain(*args: Any, key: Any) -> Any:
-        given = staging.pick(args, argnums)
-        inputs = staging.as_input(given) if at is None else staging.as_numbers(given)
+        inputs = staging.attributed(f, args, argnums, integers=at is not None)
         background = staging.as_references(refs, inputs)
         chosen, alphas = _draws(leading_size(background), samples, key)
         tapped = None if at is None else taps.tapped(f, at, args, argnums)

@@ -44,7 +44,7 @@ def gradient(
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)
             return tapped.result(tapped.gradient(tapped.x))
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
 
         def scalar(x: Any) -> Any:
             y = staging.call(f, *staging.place(args, argnums, x))
@@ -121,7 +121,7 @@ def input_x_gradient(
             multipliers, values = map(tapped.result, tapped.gradient_and_values(tapped.x))
             origin = staging.as_reference(ref, values)
             return jax.tree.map(lambda g, v, v0: g * (v - v0), multipliers, values, origin)
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         reference = staging.as_reference(ref, x)
         return jax.tree.map(lambda g, v, v0: g * (v - v0), explain_gradient(*args), x, reference)
 
@@ -196,7 +196,7 @@ def _by_table(
                 return evaluate(lambda *a: tapped.function(*a)[0], table, None, inputs, (0, 1))[0]
 
             return tapped.result(jax.grad(probed, (0, 1))(tapped.x, tapped.probes)[1])
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
 
         def surrogate(x: Any) -> Any:
             y, _ = evaluate(f, table, None, staging.place(args, argnums, x), argnums)

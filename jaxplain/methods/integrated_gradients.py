@@ -108,7 +108,7 @@ def integrated_gradients(
         return taps.straight(method, f, at, ref, argnums)
 
     def explain(*args: Any) -> Any:
-        x = staging.as_input(staging.pick(args, argnums))
+        x = staging.attributed(f, args, argnums)
         reference = staging.as_reference(ref, x)
         delta = jax.tree.map(jnp.subtract, x, reference)
         explain_gradient = gradient(f, argnums=argnums)

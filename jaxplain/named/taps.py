@@ -61,7 +61,9 @@ def _sites(jaxpr: Any) -> Iterator[tuple[str, Site]]:
         if eqn.primitive is _NAME:
             steps = tuple(n for around, n in scans.items() if path[: len(around)] == around)
             aval = eqn.outvars[0].aval
-            value = jax.ShapeDtypeStruct((*steps, *aval.shape), aval.dtype)
+            value = jax.ShapeDtypeStruct(
+                (*steps, *aval.shape), aval.dtype, manual_axis_type=aval.manual_axis_type
+            )
             yield eqn.params["name"], Site(path, value, steps)
 
 
@@ -290,7 +292,7 @@ def tapped(f: Callable[..., Any], at: At, args: Sequence[Any], argnums: Any = 0)
         return function
 
     x = jax.tree.unflatten(jax.tree.structure(staging.pick(args, argnums)), staged.leaves)
-    probes = {name: jnp.zeros(value.shape, value.dtype) for name, value in values.items()}
+    probes = compat.vary(compat.zeros(values), staged.varying)
     function = edited(lambda value, probe: value + checkpoint_name(probe, TAP))
     whole = Tapped(
         function=function,

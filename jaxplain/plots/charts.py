@@ -27,7 +27,8 @@ def bar(
 
     Args:
       scores: (features,).
-      names: of the features; None numbers them.
+      names: of the features; None takes those of scores or values, where they are a table's row
+        (a pandas series), and else numbers them.
       values: the features' values, written beside their names: (features,) of anything.
       errors: half the length of whiskers, in the units of scores: (features,).
       top: how many features have a bar of their own; None all.
@@ -46,8 +47,8 @@ def bar(
       >>> [text.get_text() for text in ax.get_yticklabels()]
       ['dose', 'weight', 'age']
     """
-    scores = numbers(scores, "scores", 1)
-    names = labels(names, len(scores), "feature")
+    table, scores = scores, numbers(scores, "scores", 1)
+    names = labels(names, len(scores), "feature", table, values)
     if values is not None:
         beside = labels([_written(v) for v in values], len(scores), "feature")
         names = [f"{name} = {value}" for name, value in zip(names, beside, strict=True)]
@@ -65,15 +66,16 @@ def bar(
         shown.append(f"sum of {len(rest)} others")
         whiskers = None if whiskers is None else np.append(whiskers, np.nan)
 
-    ax = new_axes(ax, (6, 0.9 + 0.32 * len(shown)))
+    width = max(6, 3.5 + 0.08 * max(map(len, shown)))
+    ax = new_axes(ax, (width, 0.9 + 0.32 * len(shown)))
     places = np.arange(len(shown))
     colors = [FOR if length > 0 else AGAINST for length in lengths]
     ax.barh(places, lengths, color=colors, height=0.7)
     if whiskers is not None:
         ax.errorbar(lengths, places, xerr=whiskers, fmt="none", ecolor="0.25", capsize=2, lw=1)
-    _write_lengths(ax, lengths, whiskers)
     ax.set(yticks=places, yticklabels=shown, xlabel=label, ylim=(len(shown) - 0.4, -0.6))
     _zero_line(ax)
+    _write_lengths(ax, lengths, whiskers)
     return ax
 
 
@@ -143,8 +145,8 @@ def neurons(
       >>> [text.get_text() for text in ax.get_yticklabels()]
       ['neuron 1', 'neuron 0']
     """
-    scores = numbers(scores, "scores", 1, 2)
-    names = labels(names, scores.shape[-1], "neuron")
+    table, scores = scores, numbers(scores, "scores", 1, 2)
+    names = labels(names, scores.shape[-1], "neuron", table)
     if scores.ndim == 1:
         return bar(scores, names, top=top, label=label, ax=ax)
     count = len(scores)
@@ -161,7 +163,7 @@ def beeswarm(
     Args:
       scores: (examples, features).
       x: the features' values, (examples, features).
-      names: of the features; None numbers them.
+      names: of the features; None takes the columns of scores or x, where they are data frames.
       top: how many features, the strongest on average, have a row of their own.
       ax: axes to draw on; None makes a figure.
 
@@ -179,8 +181,8 @@ def beeswarm(
     """
     from jaxplain.interop import to_shap
 
-    scores = numbers(scores, "scores", 2)
-    explanation = to_shap(scores, x, names=names)
+    table, scores = scores, numbers(scores, "scores", 2)
+    explanation = to_shap(scores, x, names=labels(names, scores.shape[1], "feature", table, x))
     shap = need("shap", extra="shap")
     rows = min(top, scores.shape[1])
     ax = new_axes(ax, (7, 1 + 0.4 * rows))
@@ -250,18 +252,35 @@ def _written(value: Any) -> str:
 
 
 def _write_lengths(ax: Any, lengths: np.ndarray, whiskers: np.ndarray | None) -> None:
-    """Each bar's number behind its end, with room for it."""
+    """Each bar's number behind its end, with room for it between names and edge."""
     reach = np.zeros_like(lengths) if whiskers is None else np.nan_to_num(whiskers)
     ends = lengths + np.copysign(reach, lengths)
-    for place, (length, end) in enumerate(zip(lengths, ends, strict=True)):
+    texts = [
         ax.annotate(
             signed(length), (end, place), xytext=(4 if length >= 0 else -4, 0),
             textcoords="offset points", ha="left" if length >= 0 else "right", va="center",
             fontsize=8, color="0.3",
-        )  # fmt: skip
+        )
+        for place, (length, end) in enumerate(zip(lengths, ends, strict=True))
+    ]  # fmt: skip
     low, high = min(0.0, ends.min()), max(0.0, ends.max())
-    room = 0.14 * (high - low or 1)
-    ax.set_xlim(low - (room if low < 0 else 0), high + (room if high > 0 else 0))
+    ax.set_xlim(low, high if high > low else low + 1)
+    for _ in range(2):  # the room changes the layout a little
+        left, right = _text_shares(ax, texts, lengths)
+        whole = (high - low or 1) / max(1 - left - right, 0.2)
+        ax.set_xlim(low - left * whole, high + right * whole)
+
+
+def _text_shares(ax: Any, texts: list[Any], lengths: np.ndarray) -> tuple[float, float]:
+    """Which share of the axes' width the longest text of each side takes, and a little more."""
+    ax.figure.get_figure(root=True).draw_without_rendering()
+    width = ax.get_window_extent().width
+    shares = [(text.get_window_extent().width + 8) / width for text in texts]
+    sides = (lengths < 0, lengths >= 0)
+    left, right = (
+        max((s for s, on in zip(shares, side, strict=True) if on), default=0.0) for side in sides
+    )
+    return left, right
 
 
 def _zero_line(ax: Any) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxplain._numerics.frames import names_of
+
 DIVERGING = "RdBu_r"  # ColorBrewer's: safe for colour-blind readers, white at zero
 SEQUENTIAL = "Purples"
 FOR, AGAINST = "#b2182b", "#2166ac"  # its red and blue, for what is not an image
@@ -44,13 +46,24 @@ def numbers(values: Any, what: str, *ranks: int) -> np.ndarray:
     return array
 
 
-def labels(names: Sequence[Any] | None, count: int, default: str) -> list[str]:
-    """One name for each of so many things."""
+def labels(names: Sequence[Any] | None, count: int, default: str, *tables: Any) -> list[str]:
+    """One name for each of so many things: those given, else a table's, else numbers."""
+    if names is None:
+        names = next(filter(None, map(names_of, tables)), None)
     if names is None:
         return [f"{default} {i}" for i in range(count)]
     if len(names) != count:
         raise ValueError(f"{len(names)} names for {count} {default}s")
     return list(map(str, names))
+
+
+def few_ticks(bar: Any) -> None:
+    """A colour bar's numbers so short and few that they stand apart."""
+    ticker = need("matplotlib.ticker")
+    bar.locator = ticker.MaxNLocator(5, steps=[1, 2, 5, 10], symmetric=True)
+    bar.formatter = ticker.ScalarFormatter(useMathText=True)
+    bar.formatter.set_powerlimits((-2, 4))
+    bar.update_ticks()
 
 
 def strongest(scores: np.ndarray, percentile: float = 100) -> float:

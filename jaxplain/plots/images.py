@@ -7,18 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from jaxplain.methods.cam import upsample
 from jaxplain.plots.common import (
     DIVERGING,
     SEQUENTIAL,
+    few_ticks,
     labels,
     need,
     new_axes,
     numbers,
+    signed,
     strongest,
 )
 
 SIGNS = ("all", "positive", "negative", "absolute")
 STYLES = ("heat", "blend", "masked")
+_SIDE = 8  # pixels: below, an array (n, n, 3) may well be n images of a test
 
 
 def image(
@@ -40,7 +44,9 @@ def image(
     span [-limit, limit], or its positive or negative half, with zero white.
 
     Args:
-      scores: (height, width), or with channels on a third axis.
+      scores: (height, width), or with channels on a third axis. A map coarser than the image it is
+        laid over, such as a class activation map, is brought to its size as by
+        `jaxplain.cam.upsample`.
       x: the image, for the styles that show it: (height, width) or (height, width, 1, 3 or 4);
         floats outside [0, 1] are shown from the least to the greatest.
       style: "heat", the map alone; "blend", the map over the image in grey, the stronger the less
@@ -68,7 +74,10 @@ def image(
     """
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, and is {style!r}")
-    heat = _chosen(_summed(scores), sign)
+    heat = _summed(scores)
+    if style != "heat":
+        heat = _laid_over(x, heat)
+    heat = _chosen(heat, sign)
     if limit is None:
         limit = strongest(heat, percentile)
     if not limit > 0:
@@ -111,8 +120,8 @@ def compare(
     Under each map stands its sum Σ.
 
     Args:
-      xs: images, (examples, height, width[, channels]).
-      maps: {method: scores}, each (examples, height, width[, channels]).
+      xs: images, (examples, height, width[, channels]); or one, (height, width[, 1 or 3]).
+      maps: {method: scores}, each (examples, height, width[, channels]), or one image's.
       titles: of the images, one each.
       captions: under the images, one each.
       limits: "shared", all maps on one colour scale with one colour bar; "each", every map on its
@@ -137,6 +146,8 @@ def compare(
     """
     if limits not in ("shared", "each"):
         raise ValueError(f"limits must be shared or each, and is {limits!r}")
+    if _one_image(xs, maps):
+        xs, maps = np.asarray(xs)[None], {name: np.asarray(m)[None] for name, m in maps.items()}
     xs = numbers(xs, "images", 3, 4)
     if not maps:
         raise ValueError("there is no method to compare: maps is empty")
@@ -169,7 +180,7 @@ def compare(
             drawn = dict(sign=sign, percentile=percentile, limit=limit, colorbar=False, ax=ax)
             image(values[i], **drawn)
             ax.set_title(name, fontsize=10)
-            ax.set_xlabel(f"Σ = {values[i].sum():+.2f}".replace("-", "−"), **small)
+            ax.set_xlabel(f"Σ = {_sum(values[i])}", **small)
     if limit:
         place = dict(location="bottom", shrink=0.6, aspect=45, pad=0.03)
         bar = _colorbar(axes[0, 1].images[-1], everything, label, list(axes.flat), **place)
@@ -177,10 +188,31 @@ def compare(
     return axes
 
 
+def _one_image(xs: Any, maps: Mapping[str, Any]) -> bool:
+    """Whether there is no axis of examples."""
+    shape = np.shape(xs)
+    # As (examples, height, width) these would be many images of one or three columns.
+    colours = len(shape) == 3 and shape[2] in (1, 3) and min(shape[:2]) >= _SIDE
+    return len(shape) == 2 or colours or any(np.ndim(m) == 2 for m in maps.values())
+
+
+def _sum(scores: np.ndarray) -> str:
+    total = scores.sum()
+    return signed(total) if 0 < abs(total) < 0.1 else f"{total:+.2f}".replace("-", "−")
+
+
 def _summed(scores: Any) -> np.ndarray:
     """A map (height, width): scores with their channels summed."""
     scores = numbers(scores, "scores", 2, 3)
     return scores.sum(-1) if scores.ndim == 3 else scores
+
+
+def _laid_over(x: Any, heat: np.ndarray) -> np.ndarray:
+    """A map as large as the image: a coarser one is interpolated."""
+    shape = np.shape(x)[:2]
+    if len(shape) != 2 or not all(h < s for h, s in zip(heat.shape, shape, strict=True)):
+        return heat
+    return np.asarray(upsample(heat.astype(np.float32), shape), np.float64)
 
 
 def _chosen(heat: np.ndarray, sign: str) -> np.ndarray:
@@ -210,7 +242,7 @@ def _picture(x: Any, shape: tuple[int, ...], style: str = "image") -> np.ndarray
     if picture.shape[:2] != shape or picture.shape[2:] not in [(), (1,), (3,), (4,)]:
         raise ValueError(
             f"an image of shape {shape}, or with 1, 3 or 4 channels behind, fits the scores, and "
-            f"this one has {picture.shape}"
+            f"this one has {picture.shape}; `jaxplain.cam.upsample` brings a map to another shape"
         )
     if picture.shape[2:] == (1,):
         picture = picture[..., 0]
@@ -234,6 +266,7 @@ def _colorbar(drawn: Any, heat: np.ndarray, label: str, ax: Any, **place: Any) -
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
     figure = (ax[0] if isinstance(ax, list) else ax).figure
     bar = figure.colorbar(drawn, ax=ax, extend=extend.get(beyond, "neither"), **place)
+    few_ticks(bar)
     bar.set_label(label, fontsize=9)
     bar.outline.set_visible(False)
     return bar

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxplain.plots.common import DIVERGING, labels, need, new_axes, numbers, strongest
+from jaxplain.plots.common import DIVERGING, few_ticks, labels, need, new_axes, numbers, strongest
 
 # Okabe & Ito's, told apart by colour-blind readers too.
 _LETTERS = {"A": "#009e73", "C": "#0072b2", "G": "#e69f00", "T": "#d55e00", "U": "#d55e00"}
@@ -155,6 +155,7 @@ def time_series(
       >>> ax.get_xlabel()
       'time'
     """
+    tables = scores, x
     scores, x = numbers(scores, "scores", 1, 2), numbers(x, "the series", 1, 2)
     if scores.shape != x.shape:
         raise ValueError(f"scores {scores.shape} for a series {x.shape}")
@@ -180,12 +181,13 @@ def time_series(
         ax.plot(times, channel + scaled[:, channel], color="black", lw=1.1)
         if channel:
             ax.axhline(channel, color="0.7", lw=0.6)
-    shown = labels(names, channels, "channel")
+    shown = labels(names, channels, "channel", *(t for t in tables if np.ndim(t) == 2))
     if channels == 1 and names is None:
         shown = [""]
     ax.set(yticks=np.arange(channels) + 0.5, yticklabels=shown, ylim=(channels, 0), xlabel="time")
     ax.tick_params(axis="y", length=0)
     beyond = np.abs(scores).max() > limit
     bar = ax.figure.colorbar(strips, ax=ax, label=label, extend="both" if beyond else "neither")
+    few_ticks(bar)
     bar.outline.set_visible(False)
     return ax

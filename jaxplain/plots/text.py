@@ -64,20 +64,37 @@ def tokens(
         raise ValueError(f"limit must be positive, and is {limit}")
     head = "" if title is None else f'<div style="{_TITLE}">{html.escape(title)}</div>'
     spans = (_span(token, score, limit) for token, score in zip(tokens, scores, strict=True))
-    return Html(f'<div style="{_BOX}">{head}{"".join(spans)}</div>')
+    return Html(f'<div style="{_BOX}">{head}{_legend(limit)}{"".join(spans)}</div>')
 
 
 # Colours of its own, for pages that are dark.
 _BOX = (
     "background: #fff; color: #000; padding: 0.5em; line-height: 2; font-family: monospace; "
-    "white-space: pre-wrap"
+    "white-space: pre-wrap; overflow-wrap: anywhere"
 )
 _TITLE = "color: #555; font-family: sans-serif; font-size: 90%; line-height: 1.4"
 
 
+def _legend(limit: float) -> str:
+    """The colours from the strongest against to the strongest for, with their numbers."""
+    shade = f"linear-gradient(to right, {AGAINST}{_opaque(1)}, #fff, {FOR}{_opaque(1)})"
+    strip = (
+        f"display: inline-block; width: 8em; height: 0.8em; margin: 0 0.5em; background: {shade}"
+    )
+    low, high = signed(-limit), signed(limit)
+    bar = (
+        f'{low}<span role="img" aria-label="legend: {low} to {high}" style="{strip}"></span>{high}'
+    )
+    return f'<div style="{_TITLE}">{bar}</div>'
+
+
+def _opaque(share: float) -> str:
+    return f"{round(0.75 * 255 * min(share, 1)):02x}"
+
+
 def _span(token: str, score: float, limit: float) -> str:
     color = FOR if score > 0 else AGAINST
-    opacity = round(0.75 * 255 * min(abs(score) / limit, 1))
-    style = f"background: {color}{opacity:02x}; border-radius: 0.2em; padding: 0.2em 0.1em"
+    opacity = _opaque(abs(score) / limit)
+    style = f"background: {color}{opacity}; border-radius: 0.2em; padding: 0.2em 0.1em"
     tooltip = html.escape(f"{token}  {signed(score)}")
     return f'<span style="{style}" title="{tooltip}">{html.escape(token)}</span>'

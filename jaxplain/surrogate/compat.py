@@ -32,7 +32,15 @@ def _unlisted() -> list[Primitive]:
     """Primitives of public functions that are not themselves among the public names."""
     shapes = [((2, 2), "float32"), ((1, 2, 2), "float32"), ((1,), "int32")]
     closed = jax.make_jaxpr(jax.lax.ragged_dot)(*(jax.ShapeDtypeStruct(*s) for s in shapes))
-    return [equation.primitive for equation in closed.eqns]
+
+    def collective(x: Any) -> Any:
+        return jax.lax.psum(jax.lax.pcast(x, "i", to="varying"), "i")
+
+    mesh, whole = jax.sharding.AbstractMesh((1,), ("i",)), jax.sharding.PartitionSpec()
+    sharded = jax.shard_map(collective, mesh=mesh, in_specs=whole, out_specs=whole)
+    (call,) = open_jaxpr(jax.make_jaxpr(sharded)(jax.ShapeDtypeStruct((), "float32")))[0].eqns
+    jaxprs = [closed, *jaxprs_in_params(call.params)]
+    return [equation.primitive for jaxpr in jaxprs for equation in open_jaxpr(jaxpr)[0].eqns]
 
 
 def public_primitives() -> dict[str, tuple[Primitive, ...]]:
@@ -60,6 +68,34 @@ def resolve(names: Iterable[str]) -> tuple[Primitive, ...]:
 def close_jaxpr(jaxpr: Any, consts: list[Any]) -> Any:
     """The jaxpr with other values for its constants."""
     return ClosedJaxpr(jaxpr, consts)
+
+
+def varying(value: Any) -> frozenset[str]:
+    """The axes of a mesh along which a value (or its type) differs, inside `jax.shard_map`."""
+    kind = value if hasattr(value, "manual_axis_type") else jax.typeof(value)
+    manual = getattr(kind, "manual_axis_type", None)
+    return frozenset() if manual is None else manual.varying
+
+
+def vary(tree: Any, axes: Iterable[str]) -> Any:
+    """The same values, as ones that may differ along these axes of a mesh.
+
+    JAX adds up the cotangents of what does not differ between devices where it meets what does:
+    what is differentiated for each device by itself must be of the latter kind.
+    """
+
+    def leaf(value: Any) -> Any:
+        more = tuple(sorted(frozenset(axes) - varying(value)))
+        return jax.lax.pcast(value, more, to="varying") if more else value
+
+    return jax.tree.map(leaf, tree)
+
+
+def zeros(kinds: Any) -> Any:
+    """Zeros of the types that `jax.eval_shape` gives, as a loop may carry them."""
+    return jax.tree.map(
+        lambda kind: vary(jax.numpy.zeros(kind.shape, kind.dtype), varying(kind)), kinds
+    )
 
 
 def is_literal(atom: Any) -> bool:

@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._numerics import frames
+from jaxplain.surrogate import compat
+
 Argnums = int | Sequence[int]
 
 
@@ -20,7 +23,9 @@ def pick(args: Sequence[Any], argnums: Argnums) -> Any:
     for position in positions:
         if not -len(args) <= position < len(args):
             raise ValueError(f"argnums={argnums} names an argument beyond the {len(args)} given")
-    return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+    return frames.as_arrays(
+        args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+    )
 
 
 def place(args: Sequence[Any], argnums: Argnums, x: Any) -> tuple[Any, ...]:
@@ -91,8 +96,25 @@ def _dtype_name(dtype: Any) -> str:
     return str(dtype) if dtype.kind == "V" else np.dtype(dtype).name
 
 
+def attributed(
+    f: Callable[..., Any], args: Sequence[Any], argnums: Argnums, *, integers: bool = False
+) -> Any:
+    """What is attributed, checked; inside `shard_map` it differs between devices where f does.
+
+    `integers` says whether it may have some.  An x that all devices share would get the sum of
+    their contributions (each explains another
+    class, say), as `jax.grad` has it for parameters.
+    """
+    x = (as_numbers if integers else as_input)(pick(args, argnums))
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return x
+    outputs = jax.eval_shape(lambda x: call(f, *place(args, argnums, x)), x)
+    return compat.vary(x, frozenset().union(*map(compat.varying, jax.tree.leaves(outputs))))
+
+
 def as_reference(ref: Any, x: Any) -> Any:
     """The reference as a tree of arrays shaped like x: a scalar or a tree that broadcasts to it."""
+    ref = frames.as_arrays(ref)
     leaves, tree = jax.tree.flatten(x)
     ref_leaves = jax.tree.leaves(ref)
     if same_tree(ref, x):
@@ -109,7 +131,7 @@ def as_reference(ref: Any, x: Any) -> Any:
                 raise TypeError
         except (TypeError, ValueError, OverflowError):
             raise ValueError(_mismatch(ref, x)) from None
-        return _typed_like(r, array, leaf.dtype)
+        return compat.vary(_typed_like(r, array, leaf.dtype), compat.varying(leaf))
 
     return jax.tree.unflatten(tree, [spread(r, leaf) for r, leaf in pairs])
 
@@ -132,6 +154,7 @@ def _typed_like(given: Any, array: Any, dtype: Any) -> Any:
 
 def as_references(refs: Any, x: Any) -> Any:
     """Arrays with a leading reference axis and x's shape, or an error that shows both trees."""
+    refs = frames.as_arrays(refs)
 
     def fits(ref: Any, leaf: Any) -> bool:
         behind = jnp.shape(ref)[1:]
@@ -147,7 +170,11 @@ def as_references(refs: Any, x: Any) -> Any:
             "For a single reference call the method itself, or give it an axis by `ref[None]`; "
             "a list of references becomes refs by `jax.tree.map(lambda *r: jnp.stack(r), *list)`."
         )
-    return jax.tree.map(lambda ref, leaf: _typed_like(ref, jnp.asarray(ref), leaf.dtype), refs, x)
+
+    def typed(ref: Any, leaf: Any) -> Any:
+        return compat.vary(_typed_like(ref, jnp.asarray(ref), leaf.dtype), compat.varying(leaf))
+
+    return jax.tree.map(typed, refs, x)
 
 
 def same_tree(a: Any, b: Any) -> bool:
@@ -181,20 +208,22 @@ class Staged:
     jaxpr: Any
     tree: Any  # of the output
     leaves: tuple[Any, ...]  # x's
+    varying: frozenset[str]  # the axes of a mesh along which the output differs
 
 
 def stage(
     f: Callable[..., Any], args: Sequence[Any], argnums: Argnums, *, integers: bool = False
 ) -> Staged:
     """Traces f once at these arguments; `integers` says whether x may have some."""
-    x = (as_numbers if integers else as_input)(pick(args, argnums))
+    x = attributed(f, args, argnums, integers=integers)
     leaves, tree = jax.tree.flatten(x)
 
     def flat(*leaves: Any) -> Any:
         return call(f, *place(args, argnums, jax.tree.unflatten(tree, leaves)))
 
     jaxpr, shapes = jax.make_jaxpr(flat, return_shape=True)(*leaves)
-    return Staged(jaxpr, jax.tree.structure(shapes), tuple(leaves))
+    axes = frozenset().union(*map(compat.varying, jax.tree.leaves(shapes)))
+    return Staged(jaxpr, jax.tree.structure(shapes), tuple(leaves), axes)
 
 
 def call(f: Callable[..., Any], *args: Any) -> Any:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxplain.surrogate import compat, primitives
 
@@ -128,7 +127,7 @@ def _cond(params: Any, bodies: Any, operands: list[Any], extra: Any) -> Any:
             outputs, given = body(operands, extra)
             if not wanted:
                 return outputs, given
-            absent = {n: jnp.zeros(s.shape, s.dtype) for n, s in wanted.items() if n not in given}
+            absent = {n: compat.zeros(s) for n, s in wanted.items() if n not in given}
             return outputs, {**given, **absent}
 
         return function

@@ -1,6 +1,7 @@
 """Pictures: what is drawn, where, in which colours and limits; what is refused."""
 
 import html
+import itertools
 from html.parser import HTMLParser
 
 import jax.numpy as jnp
@@ -299,8 +300,8 @@ def test_markup_in_tokens_stays_text():
     pieces = ["<script>alert(1)</script>", '" onmouseover="x', "&amp;", " it's\n"]
     page = plots.tokens(pieces, [1.0, -2.0, 0.0, 0.5], title="<b>")
     parsed = Parsed(page)
-    assert parsed.elements == ["div", "div"] + ["span"] * 4
-    assert parsed.text == ["<b>", *pieces]
+    assert parsed.elements == ["div"] * 3 + ["span"] * 5  # a title, a legend with its strip
+    assert parsed.text == ["<b>", "−2", "+2", *pieces]
     assert [t.rpartition("  ")[0] for t in parsed.titles] == pieces
     assert parsed.titles[1].endswith("−2") and html.unescape(page) != page
     assert page._repr_html_() == page and type(page._repr_html_()) is str
@@ -308,6 +309,8 @@ def test_markup_in_tokens_stays_text():
 
 def test_tokens_are_red_for_and_blue_against():
     page = plots.tokens(["a", "b", "c"], [[1.0, 1.0], [-1.0, 0.0], [0.0, 0.0]])
+    legend, page = page.split("</div>", 1)
+    assert f"{AGAINST}bf, #fff, {FOR}bf" in legend and "−2 to +2" in legend
     assert page.count(f"{FOR}bf") == 1  # 3/4 of 255
     assert page.count(f"{AGAINST}60") == 1  # half of that
     assert page.count(f"{AGAINST}00") == 1
@@ -340,3 +343,53 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "logomaker", None)
     with pytest.raises(ImportError, match=r'logomaker: pip install "jaxplain\[genomics\]"'):
         plots.logo(np.ones((2, 4)))
+
+
+def texts_over_names(ax):
+    ax.figure.draw_without_rendering()
+    names = [label.get_window_extent() for label in ax.get_yticklabels()]
+    return [t.get_text() for t in ax.texts if any(t.get_window_extent().overlaps(n) for n in names)]
+
+
+@pytest.mark.parametrize("length", [3, 30, 80])
+@pytest.mark.parametrize("scores", [[1.7, -0.889, -0.7], [-2.33, 1.49], [-1e-7], [0.0, 0.0]])
+def test_values_stand_beside_names(scores, length):
+    ax = plots.bar(scores, ["x" * length] * len(scores))
+    assert not texts_over_names(ax)
+    edge = ax.get_window_extent()
+    assert all(t.get_window_extent().x1 <= edge.x1 + 1 for t in ax.texts)
+    plt.close(ax.figure)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 12345.0])
+def test_numbers_of_a_colour_bar_stand_apart(size):
+    xs = np.zeros((2, 9, 9))
+    maps = {"one": size * np.random.default_rng(0).normal(size=xs.shape)}
+    figure = plots.compare(xs, maps)[0, 0].figure
+    figure.draw_without_rendering()
+    boxes = [t.get_window_extent() for t in figure.axes[-1].get_xticklabels() if t.get_text()]
+    assert len(boxes) > 2 and not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (40, 40, 1), (40, 40, 3)])
+def test_one_image_is_one_row(shape):
+    heat = np.ones(shape[:2])
+    for maps in ({"map": heat}, {"map": np.ones(shape)}):
+        assert plots.compare(np.ones(shape), maps, figure=Figure()).shape == (1, 2)
+
+
+@pytest.mark.parametrize("style", ["blend", "masked"])
+def test_a_coarse_map_is_laid_over_its_image(style, ax):
+    plots.image(HEAT, np.ones((6, 8, 3)), style=style, percentile=100, ax=ax)
+    assert ax.images[-1].get_array().shape[:2] == (6, 8)
+    with pytest.raises(ValueError, match=r"jaxplain\.cam\.upsample"):
+        plots.image(np.ones((9, 9)), np.ones((6, 8)), style=style, ax=ax)
+
+
+def test_names_come_from_tables(ax):
+    pd = pytest.importorskip("pandas")
+    row = pd.Series([1.0, -3.0], index=["age", "dose"])
+    assert names_of(plots.bar(row, ax=ax)) == ["dose", "age"]
+    ax.clear()
+    assert names_of(plots.bar(row.to_numpy(), values=row, ax=ax)) == ["dose = -3", "age = 1"]

@@ -59,3 +59,23 @@ def test_errors():
         jxp.batched(f, chunk=1, in_axes=(0, 1))(XS, 2.0)
     with pytest.raises(ValueError, match="leading axis"):
         jxp.batched(f, chunk=1)(XS, jnp.ones(3))
+
+
+def test_only_a_chunk_of_what_lies_in_a_file_is_read(tmp_path):
+    """The rest is never copied: what is read of the mapped array is a chunk at a time."""
+    xs = np.memmap(tmp_path / "xs", np.float32, "w+", shape=(7, 4))
+    xs[:] = XS
+    read = []
+
+    class Watched(np.ndarray):
+        def __getitem__(self, rows):
+            read.append(rows)
+            return np.asarray(super().__getitem__(rows))
+
+        def __array__(self, *_, **__):
+            raise AssertionError("the whole array was read")
+
+    run = jxp.batched(jxp.gradient(lambda x: f(x, 1.0)), chunk=3, progress=False)
+    got = run(xs.view(Watched))
+    assert read == [slice(0, 3), slice(3, 6), slice(4, 7)]
+    np.testing.assert_allclose(got, run(XS), rtol=1e-6)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._numerics import frames
 from jaxplain._numerics.chunking import chunked_map, leading_size, weighted_sum
 from jaxplain.surrogate import staging
 
@@ -138,6 +139,7 @@ def _check_labels(groups: Any, x: Any) -> list[np.ndarray]:
 
 def _as_background(refs: Any, x: Any) -> Any:
     """References with a leading axis; one reference, which has none, gets it."""
+    refs = frames.as_arrays(refs)
     leaves = jax.tree.leaves(x)
     if staging.same_tree(refs, x):
         ranks = [
