@@ -5,6 +5,7 @@ import importlib as _importlib
 from jaxplain import datasets as datasets
 from jaxplain import genomics as genomics
 from jaxplain import references as references
+from jaxplain import rules as rules
 from jaxplain.batches import batched as batched
 from jaxplain.combinators import expected as expected
 from jaxplain.combinators import smooth as smooth
@@ -54,7 +55,6 @@ from jaxplain.named.api import tag as tag
 from jaxplain.surrogate import RuleTable as RuleTable
 from jaxplain.surrogate import UnsupportedPrimitive as UnsupportedPrimitive
 from jaxplain.surrogate import override as override
-from jaxplain.surrogate import rules as rules
 from jaxplain.targets import contrast as contrast
 from jaxplain.targets import log_likelihood as log_likelihood
 from jaxplain.targets import log_odds as log_odds

@@ -9,16 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.named import taps
-from jaxplain.surrogate import RuleTable, evaluate, rules, staging
-from jaxplain.surrogate.rules import freeze_choices
+from jaxplain.surrogate import RuleTable, evaluate, staging
+from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.rules.taps import tapped as with_taps
-
-_TABLES: dict[str, Callable[[], RuleTable]] = {
-    "rescale": rules.rescale,
-    "reveal_cancel": rules.reveal_cancel,
-    "genomics": rules.genomics,
-    "central_limit": rules.central_limit,
-}
 
 
 def deeplift(
@@ -53,9 +46,8 @@ def deeplift(
         that no other named one feeds, go from what f computes at ref to what it computes at x, and
         all else that integers decide (masks, positions, look-ups without a name) stays x's. Where
         there is nothing else the sum is still f(x) - f(ref); what there is, is in the gap.
-      return_gap: also return f(x) - f(ref) - Σ C, which is rounding only, but for what no
-        multiplier can carry: what is frozen, and choices by rank or index (a router's top-k),
-        which are refused otherwise and are x's own here (`jaxplain.rules.freeze_choices`).
+      return_gap: also return f(x) - f(ref) - Σ C, which is rounding only, but for what is frozen
+        (`jax.lax.stop_gradient`, `jaxplain.rules.freeze_choices`).
       argnums: which argument(s) of f are x, as in `jax.grad`.
 
     Returns:
@@ -68,7 +60,7 @@ def deeplift(
       TypeError: f is not scalar-valued, or x is not made of floating arrays (with `at` of real
         numbers, where a floating value is named).
       ValueError: ref does not broadcast to x, or the name of the rules is unknown.
-      UnsupportedPrimitive: x meets an operation without a multiplier (an index, a while loop).
+      UnsupportedPrimitive: x meets an operation that JAX can't differentiate either (a while loop).
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxplain as jxp
@@ -79,9 +71,7 @@ def deeplift(
     Source: Shrikumar, Greenside & Kundaje, "Learning important features through propagating
     activation differences", arXiv 1704.02685, eqs. 1-3 and section 3.5.
     """
-    table = rule_table(rules)
-    if return_gap:
-        table = freeze_choices(table)
+    table = by_name(rules)
 
     def explain(*args: Any) -> Any:
         if at is not None:
@@ -141,12 +131,3 @@ def _inside(
     contributions = scores if multiply else received(True)[0]
     gaps = {name: change - jnp.sum(c) for name, c in contributions.items()}
     return tapped.result(scores), tapped.result(gaps)
-
-
-def rule_table(rules: str | RuleTable) -> RuleTable:
-    """The table of a name, or a table as it is."""
-    if isinstance(rules, RuleTable):
-        return rules
-    if rules not in _TABLES:
-        raise ValueError(f"unknown rules {rules!r}: one of {sorted(_TABLES)}, or a RuleTable")
-    return _TABLES[rules]()

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain import rules
 from jaxplain.named import taps
-from jaxplain.surrogate import RuleTable, evaluate, rules, staging
+from jaxplain.surrogate import RuleTable, evaluate, staging
 
 Explain = Callable[..., Any]
 

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._numerics.chunking import weighted_sum
-from jaxplain.methods.deeplift import deeplift, rule_table
+from jaxplain.methods.deeplift import deeplift
 from jaxplain.methods.integrated_gradients import nodes_and_weights
 from jaxplain.named import taps
 from jaxplain.surrogate import RuleTable, evaluate, staging
+from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.walk import reaches
 
 OUTPUT = "(output)"
@@ -127,7 +128,7 @@ def edge_attributions(
     arXiv 2310.10348, section 3.
     """
     _check(multipliers)
-    table = rule_table(rules)
+    table = by_name(rules)
     if multipliers == "deeplift" and table.lifted.detached:
         raise ValueError(
             "edges are those of f cut at the named values, where the parts of a value's change "

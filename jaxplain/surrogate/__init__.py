@@ -15,6 +15,7 @@ from jaxplain.surrogate import compat, staging
 from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.interpreter import interpret
+from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.table import RuleTable
 from jaxplain.surrogate.values.lifted import Lifted, settled
 
@@ -22,7 +23,7 @@ __all__ = ["RuleTable", "UnsupportedPrimitive", "evaluate", "override"]
 
 
 def override(
-    f: Callable[..., Any], table: RuleTable, ref: Any = None, *, argnums: staging.Argnums = 0
+    f: Callable[..., Any], table: str | RuleTable, ref: Any = None, *, argnums: staging.Argnums = 0
 ) -> Callable[..., Any]:
     r"""The surrogate of f: f's value, and the table's backward pass in place of the gradient's.
 
@@ -31,7 +32,7 @@ def override(
 
     Args:
       f: any traceable function `f(x, *args)`; x a pytree of floating arrays.
-      table: the rules.
+      table: the rules, or their name.
       ref: the reference for x, broadcast to it; needed by tables of pairs only.
       argnums: which argument(s) of f are x, as in `jax.grad`.
 
@@ -41,7 +42,7 @@ def override(
 
     Raises:
       UnsupportedPrimitive: x meets an operation that the table has no rule for.
-      ValueError: the table needs a reference, or `ref` does not broadcast to x.
+      ValueError: the name is unknown, the table needs a reference, or `ref` does not broadcast.
       TypeError: x is not made of floating arrays.
 
     Example:
@@ -50,9 +51,10 @@ def override(
       >>> float(g(3.0)), float(jax.grad(g)(3.0))
       (3.0, 0.75)
     """
+    rules = by_name(table, any_kind=True)
 
     def surrogate(*args: Any) -> Any:
-        return evaluate(f, table, ref, args, argnums)[0]
+        return evaluate(f, rules, ref, args, argnums)[0]
 
     return surrogate
 

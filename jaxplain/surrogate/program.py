@@ -145,7 +145,7 @@ class _Flat:
     def __init__(self, keeps: Keeps):
         self.keeps = keeps
         self.equations: list[Equation] = []
-        self.active: set[Atom] = set()
+        self.active: set[Variable] = set()
 
     def inline(self, jaxpr: Any, inputs: Sequence[Atom], calls: tuple[Any, ...]) -> list[Atom]:
         def visit(_: int, eqn: Any, atoms: list[Atom]) -> Sequence[Atom]:

@@ -102,8 +102,7 @@ def attributed(
     """What is attributed, checked; inside `shard_map` it differs between devices where f does.
 
     `integers` says whether it may have some.  An x that all devices share would get the sum of
-    their contributions (each explains another
-    class, say), as `jax.grad` has it for parameters.
+    their contributions (each explains another class, say), as `jax.grad` has it for parameters.
     """
     x = (as_numbers if integers else as_input)(pick(args, argnums))
     if not jax.sharding.get_abstract_mesh().manual_axes:

@@ -30,15 +30,15 @@ def bilinear(equation: Equation, *operands: Any) -> list[Any]:
     surrogate = attach(
         lambda active, _: function(*active),
         lambda active, references: ends(equation, function, active, references),
-        lambda saved, cotangent: _backward(function, *saved, cotangent),
+        lambda saved, cotangent: _backward(function, saved, cotangent),
     )
     return [Pair(surrogate(values, references), function(*references), "sum")]
 
 
-def _backward(function: Any, likes: Any, factors: Any, weights: Any, cotangent: Any) -> list[Any]:
+def _backward(function: Any, saved: Any, cotangent: Any) -> list[Any]:
     """Through a with b in the middle of its way, and through b with a in its."""
-    (a, b), (of_a, of_b) = factors, [cotangent if w is None else cotangent * w for w in weights]
-    like_a, like_b = likes
+    (like_a, like_b), (a, b), weights = saved
+    of_a, of_b = (cotangent if w is None else cotangent * w for w in weights)
     (back_a,) = jax.linear_transpose(lambda a: function(a, b), like_a)(of_a)
     (back_b,) = jax.linear_transpose(lambda b: function(a, b), like_b)(of_b)
     return [back_a, back_b]

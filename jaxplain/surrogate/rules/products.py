@@ -42,11 +42,11 @@ class Product(Waiting):
     factors: tuple[Any, ...]
 
     @functools.cached_property
-    def reference(self) -> Any:  # type: ignore[override]
+    def reference(self) -> Any:
         return functools.reduce(self.equation.function, map(reference, self.factors))
 
     @functools.cached_property
-    def roots(self) -> tuple[Any, ...]:  # type: ignore[override]
+    def roots(self) -> tuple[Any, ...]:
         return active_roots(self.factors)
 
     @property

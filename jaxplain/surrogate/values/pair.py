@@ -84,7 +84,7 @@ class Pair(Paired):
         return decided(equation, operands, number, output)
 
     @classmethod
-    def plain(cls, lifted: Pair) -> Pair:  # type: ignore[override]
+    def plain(cls, lifted: Pair) -> Pair:
         return cls(lifted.value, lifted.reference)
 
 

@@ -143,7 +143,7 @@ class WaitingParts(Waiting):
     value: Any
 
     @property
-    def reference(self) -> Any:  # type: ignore[override]
+    def reference(self) -> Any:
         return self.paired.reference
 
     @property
@@ -193,4 +193,4 @@ def as_pair(operand: Any) -> Any:
 
 def _rebuilt(region: Region) -> Region:
     inner = tuple(_rebuilt(o) if isinstance(o, Region) else as_pair(o) for o in region.operands)
-    return dataclasses.replace(region, operands=inner, settle_by=region.on_pairs)
+    return dataclasses.replace(region, operands=inner, settle_by=region.on_pairs or region.settle_by)

@@ -39,7 +39,7 @@ class Waiting(Paired):
     waiting = True
 
     @functools.cached_property
-    def reference(self) -> Any:  # type: ignore[override]
+    def reference(self) -> Any:
         """The value at the reference: that half can always be computed."""
         raise NotImplementedError
 
@@ -58,26 +58,26 @@ class Region(Waiting):
     on_pairs: Callable[[Region], Any] | None = None
 
     @functools.cached_property
-    def reference(self) -> Any:  # type: ignore[override]
+    def reference(self) -> Any:
         return self.equation.function(*map(reference, self.operands))
 
     @functools.cached_property
-    def roots(self) -> tuple[Any, ...]:  # type: ignore[override]
+    def roots(self) -> tuple[Any, ...]:
         return active_roots(self.operands)
 
     @functools.cached_property
-    def frozen(self) -> bool:  # type: ignore[override]
+    def frozen(self) -> bool:
         stopped = self.equation.primitive.name == "stop_gradient"
         return stopped or all(operand.frozen for operand in actives(self.operands))
 
     @functools.cached_property
-    def linear(self) -> bool:  # type: ignore[override]
+    def linear(self) -> bool:
         return is_linear(self.equation, self.operands) and all(
             is_real(operand) and operand.linear for operand in actives(self.operands)
         )
 
     @functools.cached_property
-    def note(self) -> str:  # type: ignore[override]
+    def note(self) -> str:
         if not all(root.note for root in self.roots):
             return ""
         if divides(self.equation, self.operands):
@@ -87,7 +87,7 @@ class Region(Waiting):
         return "scale" if kept and "scale" in notes else "sum"
 
     @functools.cached_property
-    def value(self) -> Any:  # type: ignore[override]
+    def value(self) -> Any:
         """The value at x, by JAX's own operations."""
         return self.equation.function(*map(value, self.operands))
 
@@ -116,12 +116,11 @@ class Region(Waiting):
                 constant = jnp.ndim(operand) == 0
                 return operand if constant else equation.function(broadcast(operand, self.shape))
             if id(operand) not in moved:
-                inner = isinstance(operand, Region)
-                moved[id(operand)] = (
-                    dataclasses.replace(operand, operands=tuple(map(visit, operand.operands)))
-                    if inner
-                    else move(operand)
-                )
+                if isinstance(operand, Region):
+                    inner = tuple(map(visit, operand.operands))
+                    moved[id(operand)] = dataclasses.replace(operand, operands=inner)
+                else:
+                    moved[id(operand)] = move(operand)
             return moved[id(operand)]
 
         return visit(self)
@@ -137,7 +136,7 @@ class Decision(Waiting):
     settled: Pair
 
     @property
-    def reference(self) -> Any:  # type: ignore[override]
+    def reference(self) -> Any:
         return self.settled.reference
 
     @property
@@ -145,7 +144,7 @@ class Decision(Waiting):
         return False
 
     @property
-    def value(self) -> Any:  # type: ignore[override]
+    def value(self) -> Any:
         return self.settled.value
 
     def settle(self) -> Any:

@@ -1,0 +1,48 @@
+"""The tables that go by a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxplain.surrogate.rules.backprop import deconvnet, guided_backprop
+from jaxplain.surrogate.rules.central_limit import central_limit
+from jaxplain.surrogate.rules.rescale import rescale
+from jaxplain.surrogate.rules.reveal_cancel import genomics, reveal_cancel
+from jaxplain.surrogate.table import RuleTable
+
+_WITH_REFERENCE: dict[str, Callable[[], RuleTable]] = {
+    "rescale": rescale,
+    "reveal_cancel": reveal_cancel,
+    "genomics": genomics,
+    "central_limit": central_limit,
+}
+_WITHOUT: dict[str, Callable[[], RuleTable]] = {
+    "guided_backprop": guided_backprop,
+    "deconvnet": deconvnet,
+}
+
+
+def by_name(rules: str | RuleTable, *, any_kind: bool = False) -> RuleTable:
+    """The table of a name, or a table as it is.
+
+    Args:
+      rules: "rescale", "reveal_cancel", "genomics" or "central_limit", or a RuleTable.
+      any_kind: also "guided_backprop" and "deconvnet", which know no reference.
+
+    Returns:
+      A RuleTable.
+
+    Raises:
+      ValueError: the name is unknown.
+
+    Example:
+      >>> import jaxplain as jxp
+      >>> jxp.rules.by_name("rescale").lifted.__name__
+      'Pair'
+    """
+    if isinstance(rules, RuleTable):
+        return rules
+    tables = _WITH_REFERENCE | (_WITHOUT if any_kind else {})
+    if rules not in tables:
+        raise ValueError(f"unknown rules {rules!r}: one of {sorted(tables)}, or a RuleTable")
+    return tables[rules]()
