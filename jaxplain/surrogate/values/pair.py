@@ -21,8 +21,12 @@ class Paired(Lifted):
     """
 
     needs_reference = True
-    note: str = ""
     reference: Any
+
+    @property
+    def note(self) -> str:
+        """What it is made of; see `Pair`."""
+        return ""
 
     @property
     def roots(self) -> tuple[Any, ...]:

@@ -193,4 +193,5 @@ def as_pair(operand: Any) -> Any:
 
 def _rebuilt(region: Region) -> Region:
     inner = tuple(_rebuilt(o) if isinstance(o, Region) else as_pair(o) for o in region.operands)
-    return dataclasses.replace(region, operands=inner, settle_by=region.on_pairs or region.settle_by)
+    settle_by = region.on_pairs or region.settle_by
+    return dataclasses.replace(region, operands=inner, settle_by=settle_by)
