@@ -31,7 +31,7 @@ from jaxplain.surrogate.values.region import Region, Waiting
 
 # Up to the first ratio of the two orders' terms each counts one half, from the second on only the
 # smaller one does. A norm at a zero reference has the ratio 2 s₀/s: 60 for ε = 1e-3 and s = 1.
-_FAR, _TOO_FAR = 15.0, 30.0
+_FAR, _TOO_FAR = 30.0, 36.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
