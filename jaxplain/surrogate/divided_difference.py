@@ -88,8 +88,25 @@ def change(x: Any, x0: Any) -> Any:
 
 
 def difference(u: Any, u0: Any) -> Any:
-    """u - u0, and 0 where both are the same infinity (a masked logit)."""
-    return jnp.where((u == u0) & jnp.isinf(u), 0, u - u0)
+    """u - u0, where infinite numbers are replaced by their `stand_in`: equal ones differ by 0."""
+    return stand_in(u) - stand_in(u0)
+
+
+# So large that no sum with it tells it from ∞, and so small that neither its inverse nor its
+# square is 0 or ∞ in float32.
+_INFINITE = 1e18
+
+
+def stand_in(array: Any) -> Any:
+    """The array with a finite number for ∞, and for the largest numbers, which masks use as such.
+
+    A masked number that comes to be seen changes by ∞, and what it is then used for (a softmax, a
+    maximum) by something finite: the multiplier is their quotient, and its product with the change
+    what it was.
+    """
+    largest = float(jnp.finfo(jnp.result_type(array)).max) / 4
+    infinite = jnp.sign(array) * min(_INFINITE, largest / 2)
+    return jnp.where(jnp.abs(array) <= largest, array, infinite)
 
 
 def _unless(holds: Any, slope: Any, y: Any, y0: Any, delta: Any) -> Any:

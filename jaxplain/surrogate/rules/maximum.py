@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach
+from jaxplain.surrogate.divided_difference import difference
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules import pooling
 from jaxplain.surrogate.rules.linear import discrete
@@ -34,7 +35,7 @@ def winner(equation: Equation, *operands: Any) -> list[Any]:
         # Behind a barrier: else XLA evaluates a constant reference's winners itself, and slowly,
         # for every example of a batch.
         references, rest = jax.lax.optimization_barrier(passive)
-        deltas = jax.tree.map(jnp.subtract, active, references)
+        deltas = jax.tree.map(difference, active, references)
 
         def function_of(active: Any) -> Any:
             return function(active, rest)
@@ -42,8 +43,8 @@ def winner(equation: Equation, *operands: Any) -> list[Any]:
         y, change = jax.jvp(function_of, (active,), (deltas,))
         y0, change0 = jax.jvp(function_of, (references,), (deltas,))
         here = (y < y0) if falls else (y > y0)
-        share = jnp.where(here, ratio(y - y0, change), 0)
-        share0 = jnp.where(here, 0, ratio(y - y0, change0))
+        share = jnp.where(here, ratio(difference(y, y0), change), 0)
+        share0 = jnp.where(here, 0, ratio(difference(y, y0), change0))
         return active, references, rest, share, share0
 
     def backward(saved: Any, cotangent: Any) -> Any:
