@@ -64,7 +64,8 @@ def rescale(*, norm_theta: float | None = None) -> RuleTable:
     table = table.register(known_calls.hypot, hypot)
     table = table.register(patterns.softmax, softmax)
     table = table.register(patterns.log_softmax, log_softmax)
-    return table.register(patterns.logsumexp, logsumexp)
+    table = table.register(patterns.logsumexp, logsumexp)
+    return table.register(primitives.group("linear_solve"), linear_solve(table))
 
 
 _GROUPS: dict[str, Rule] = {
@@ -73,7 +74,6 @@ _GROUPS: dict[str, Rule] = {
     "maximum": winner,
     "chosen": chosen_place,
     "curved": path_integral,
-    "linear_solve": linear_solve,
     "discrete": discrete,
     "opaque": refuse,
 }
