@@ -76,9 +76,11 @@ def finite(slope: Any, value: Any, reference: Any, delta: Any) -> Any:
     """The slope of a whole chain; its quotient, or 0 at Δ = 0, where an equation's is not finite.
 
     That is where one of them overflows, or where it has no derivative: the root of a 0 that stays.
+    An end that counts as infinite has its quotient too, by its stand-in.
     """
     value, reference = value.astype(delta.dtype), reference.astype(delta.dtype)
-    return _unless(jnp.isfinite(slope), slope, value, reference, delta)
+    known = jnp.isfinite(slope) & ~(is_infinite(value) | is_infinite(reference))
+    return _unless(known, slope, value, reference, delta)
 
 
 def change(x: Any, x0: Any) -> Any:
@@ -104,9 +106,17 @@ def stand_in(array: Any) -> Any:
     maximum) by something finite: the multiplier is their quotient, and its product with the change
     what it was.
     """
-    largest = float(jnp.finfo(jnp.result_type(array)).max) / 4
-    infinite = jnp.sign(array) * min(_INFINITE, largest / 2)
-    return jnp.where(jnp.abs(array) <= largest, array, infinite)
+    infinite = jnp.sign(array) * min(_INFINITE, _largest(array) / 2)
+    return jnp.where(is_infinite(array), infinite, array)
+
+
+def is_infinite(array: Any) -> Any:
+    """Where a number counts as infinite; nan does."""
+    return ~(jnp.abs(array) <= _largest(array))
+
+
+def _largest(array: Any) -> float:
+    return float(jnp.finfo(jnp.result_type(array)).max) / 4
 
 
 def _unless(holds: Any, slope: Any, y: Any, y0: Any, delta: Any) -> Any:
