@@ -184,8 +184,8 @@ def _at_place(equation: Equation, padded: Any, place: Any) -> Any:
 
 
 def _padded(equation: Equation, x: Any, outside: float) -> Any:
-    edges = zip(equation.params["padding"], _dilations(equation, "base"), strict=True)
-    edges = [(low, high, dilation - 1) for (low, high), dilation in edges]
+    padding = zip(equation.params["padding"], _dilations(equation, "base"), strict=True)
+    edges = [(low, high, dilation - 1) for (low, high), dilation in padding]
     return jax.lax.pad(x, jnp.asarray(outside, x.dtype), edges)
 
 
