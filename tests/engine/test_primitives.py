@@ -636,7 +636,8 @@ NAMES = [name for name in EXAMPLES if here(name)]
 def test_example_meets_its_primitive(name):
     """An example that JAX now spells otherwise would test nothing."""
     x = [d(np.random.default_rng(0)).astype(np.float32) for d in EXAMPLES[name][0].operands]
-    equations = program.from_jaxpr(jax.make_jaxpr(EXAMPLES[name][0].f)(*x), [True] * len(x)).equations
+    jaxpr = jax.make_jaxpr(EXAMPLES[name][0].f)(*x)
+    equations = program.from_jaxpr(jaxpr, [True] * len(x)).equations
     assert name in {equation.primitive.name for equation in equations}
 
 

@@ -52,13 +52,11 @@ def refuse(equation: Equation, *operands: Any) -> list[Any]:
 def reshaped(equation: Equation, *operands: Any) -> list[Any]:
     """A move of elements commutes with booleans that wait; they stay functions of their roots.
 
-    So do choices of several roots, where no element is copied.
+    So do choices between real numbers, where no element is copied.
     """
     (operand, *rest) = operands
     moves = equation.primitive.name in ("reshape", "squeeze", "transpose")
-    waits = isinstance(operand, Region) and (
-        not is_real(operand) or (moves and len(operand.roots) > 1 and is_choice(operand))
-    )
+    waits = isinstance(operand, Region) and (not is_real(operand) or (moves and is_choice(operand)))
     if waits and not any(isinstance(other, Paired) for other in rest):
 
         def move(root: Any) -> Any:

@@ -50,10 +50,10 @@ def _log_means(x: Any, x0: Any, axes: Axes, weight: Any = None, signed: bool = F
     return jnp.where(hidden, 0, weight * means).astype(x.dtype)
 
 
-def _far(x: Any, x0: Any, axes: Axes) -> Any:
-    """Where all logits but those masked at both ends are masked at one end and not at the other."""
-    tops = (stand_in(jnp.max(end, axis=axes, keepdims=True)) for end in (x, x0))
-    return jnp.abs(jnp.subtract(*tops)) > _FAR
+def _far(x: Any, x0: Any, axes: Axes) -> tuple[Any, Any]:
+    """Where all logits are masked at one end and some are not at the other, and their shift."""
+    shift = difference(*(jnp.max(end, axis=axes, keepdims=True) for end in (x, x0)))
+    return jnp.abs(shift) > _FAR, shift
 
 
 def _rule(residuals: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., list[Any]]:
@@ -84,11 +84,12 @@ def _rule(residuals: Callable[..., Any], backward: Callable[..., Any]) -> Callab
 
 
 def _softmax_means(equation: Equation, x: Any, x0: Any, axes: Axes, weight: Any) -> Any:
-    """L; where all logits shift far, Δp/Δx, or Δp itself where that is 1/0."""
+    """L; where all logits shift far, Δp/Δx (one Δx for all), or Δp itself where that is 1/0."""
     log_p, log_p0, p, p0 = _probabilities(x, x0, axes, None, False)
-    far, delta = _far(x, x0, axes), difference(x, x0).astype(p.dtype)
+    far, shift = _far(x, x0, axes)
+    inverse = 1 / jnp.where(far, shift, 1).astype(p.dtype)
     means = divided_difference.exp(log_p, log_p0, p, p0)
-    apart = (p - p0) / jnp.where(delta == 0, 1, delta)
+    apart = jnp.where(x == x0, p - p0, (p - p0) * inverse)
     return jnp.where(far, apart, means).astype(x.dtype), far
 
 
@@ -103,16 +104,15 @@ def _softmax_backward(saved: Any, cotangent: Any, axes: Axes) -> Any:
     means = means.astype(jnp.promote_types(means.dtype, jnp.float32))
     cotangent = cotangent.astype(means.dtype)
     centred = cotangent - _at_largest(means, cotangent, axes)
-    near = means * (centred - _average(means, centred, axes))
     stays = jnp.abs(means) > 1 / _FAR  # beyond any Δp/Δx of a far shift
-    staying = _average(jnp.where(stays, means, 0), centred, axes)
-    return jnp.where(far, jnp.where(stays, 0, means * (centred - staying)), near)
+    result = means * (centred - _average(jnp.where(far & ~stays, 0, means), centred, axes))
+    return jnp.where(far & stays, 0, result)
 
 
 def _at_largest(means: Any, cotangent: Any, axes: Axes) -> Any:
-    """The cotangent of the largest mean (of several, their average)."""
+    """The cotangent of the largest mean (of several, their largest)."""
     largest = means == jnp.max(means, axis=axes, keepdims=True)
-    return _average(largest.astype(means.dtype), cotangent, axes)
+    return jnp.max(jnp.where(largest, cotangent, -jnp.inf), axis=axes, keepdims=True)
 
 
 def _average(weights: Any, array: Any, axes: Axes) -> Any:
@@ -123,7 +123,7 @@ def _average(weights: Any, array: Any, axes: Axes) -> Any:
 def _log_softmax_means(equation: Equation, x: Any, x0: Any, axes: Axes, weight: Any) -> Any:
     """w = L/ΣL; where all logits shift far, Δln p/Δx."""
     log_p, log_p0, p, p0 = _probabilities(x, x0, axes, None, False)
-    far, delta = _far(x, x0, axes), difference(x, x0).astype(p.dtype)
+    (far, _), delta = _far(x, x0, axes), difference(x, x0).astype(p.dtype)
     means = divided_difference.exp(log_p, log_p0, p, p0)
     apart = jnp.where(delta == 0, 0, (log_p - log_p0) / jnp.where(delta == 0, 1, delta))
     return jnp.where(far, apart, means / _sum(means, axes)).astype(x.dtype), far
