@@ -77,7 +77,11 @@ def scaled(valued_slopes: Forward, apart: bool = False) -> Callable[[Any, Any], 
         return value, jax.tree.map(lambda s, a: s.astype(a.dtype), slopes, active)
 
     def backward(saved: Any, cotangent: Any) -> Any:
-        result = jax.tree.map(lambda slope: (slope * cotangent).astype(slope.dtype), saved)
+        def times(slope: Any) -> Any:
+            # What nobody listens to may have any slope: a case that is not chosen is often a pole.
+            return jnp.where(cotangent == 0, 0, slope * cotangent).astype(slope.dtype)
+
+        result = jax.tree.map(times, saved)
         return jax.lax.optimization_barrier(result) if apart else result
 
     return with_backward(forward, backward)

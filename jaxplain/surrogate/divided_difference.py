@@ -76,9 +76,11 @@ def finite(slope: Any, value: Any, reference: Any, delta: Any) -> Any:
     """The slope of a whole chain; its quotient, or 0 at Δ = 0, where an equation's is not finite.
 
     That is where one of them overflows, or where it has no derivative: the root of a 0 that stays.
+    An end that counts as infinite has its quotient too, by its stand-in.
     """
     value, reference = value.astype(delta.dtype), reference.astype(delta.dtype)
-    return _unless(jnp.isfinite(slope), slope, value, reference, delta)
+    known = jnp.isfinite(slope) & ~(is_infinite(value) | is_infinite(reference))
+    return _unless(known, slope, value, reference, delta)
 
 
 def change(x: Any, x0: Any) -> Any:
@@ -88,8 +90,33 @@ def change(x: Any, x0: Any) -> Any:
 
 
 def difference(u: Any, u0: Any) -> Any:
-    """u - u0, and 0 where both are the same infinity (a masked logit)."""
-    return jnp.where((u == u0) & jnp.isinf(u), 0, u - u0)
+    """u - u0, where infinite numbers are replaced by their `stand_in`: equal ones differ by 0."""
+    return stand_in(u) - stand_in(u0)
+
+
+# So large that no sum with it tells it from ∞, and so small that neither its inverse nor its
+# square is 0 or ∞ in float32.
+_INFINITE = 1e18
+
+
+def stand_in(array: Any) -> Any:
+    """The array with a finite number for ∞, and for the largest numbers, which masks use as such.
+
+    A masked number that comes to be seen changes by ∞, and what it is then used for (a softmax, a
+    maximum) by something finite: the multiplier is their quotient, and its product with the change
+    what it was.
+    """
+    infinite = jnp.sign(array) * min(_INFINITE, _largest(array) / 2)
+    return jnp.where(is_infinite(array), infinite, array)
+
+
+def is_infinite(array: Any) -> Any:
+    """Where a number counts as infinite; nan does."""
+    return ~(jnp.abs(array) <= _largest(array))
+
+
+def _largest(array: Any) -> float:
+    return float(jnp.finfo(jnp.result_type(array)).max) / 4
 
 
 def _unless(holds: Any, slope: Any, y: Any, y0: Any, delta: Any) -> Any:

@@ -8,6 +8,7 @@ A match replaces the equation that yields its result; what nothing else needs is
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
@@ -26,13 +27,13 @@ class Pattern:
     """Several equations that mean one operation; stands where a primitive does."""
 
     name: str
-    implementation: Callable[..., Any]
     match: Callable[[Equation, Producers], Match | None]
     multiple_results: bool = False
     active: int = 1  # how many of its operands may depend on x
 
-    def bind(self, *values: Any, **params: Any) -> Any:
-        return self.implementation(*values, **params)
+    def bind(self, *values: Any, spelling: Program, **params: Any) -> Any:
+        """The value as the program itself computes it, to the last bit."""
+        return spelling.evaluate(*values)[0]
 
 
 def replace(prog: Program, wanted: Sequence[Pattern], active: Container[Atom] = ()) -> Program:
@@ -44,19 +45,67 @@ def replace(prog: Program, wanted: Sequence[Pattern], active: Container[Atom] = 
     if not wanted:
         return prog
     producers = prog.producers()
+    places = {equation: place for place, equation in enumerate(prog.equations)}
 
     def rewrite(equation: Equation) -> Equation:
         for pattern in wanted:
             found = pattern.match(equation, producers)
             if found is not None and not any(o in active for o in found[0][pattern.active :]):
                 inputs, params = found
+                spelling, others = _spelling(prog, equation, inputs, places, producers)
                 return dataclasses.replace(
-                    equation, primitive=pattern, inputs=inputs, params=params
+                    equation,
+                    primitive=pattern,
+                    inputs=(*inputs, *others),
+                    params=params | {"spelling": spelling},
                 )
         return equation
 
     rewritten = tuple(rewrite(equation) for equation in prog.equations)
     return dataclasses.replace(prog, equations=rewritten).without_dead_code()
+
+
+def _spelling(
+    prog: Program,
+    equation: Equation,
+    inputs: Sequence[Atom],
+    places: dict[Equation, int],
+    producers: Producers,
+) -> tuple[Program, tuple[Variable, ...]]:
+    """The equations from a match's inputs to its result, and the variables that they read besides.
+
+    A shift that does not depend on the inputs is such a variable.
+    """
+    makers = [producers.get(atom) for atom in inputs if isinstance(atom, Variable)]
+    begin = min(-1 if maker is None else places[maker] for maker in makers)
+    between = prog.equations[begin + 1 : places[equation] + 1]
+    known: set[Atom] = set(inputs)
+    steps = []
+    for step in between:
+        if not known.isdisjoint(step.inputs) and known.isdisjoint(step.outputs):
+            steps.append(step)
+            known.update(step.outputs)
+    needed, kept = {equation.outputs[0]}, []
+    for step in reversed(steps):
+        if not needed.isdisjoint(step.outputs):
+            kept.append(step)
+            needed.update(atom for atom in step.inputs if isinstance(atom, Variable))
+    made = {output for step in kept for output in step.outputs}
+    free = [atom for atom in needed if atom not in made and atom not in inputs]
+    fills = [step for atom in free for step in _fill(atom, producers)]
+    others = tuple(atom for atom in free if not _fill(atom, producers))
+    names = [a if isinstance(a, Variable) else Variable(a.aval) for a in (*inputs, *others)]
+    return Program(tuple(names), (*fills, *reversed(kept)), equation.outputs), others
+
+
+def _fill(atom: Atom, producers: Producers) -> list[Equation]:
+    """The equations that spread a constant, if that is what a value is."""
+    steps = []
+    fills = ("broadcast_in_dim", "convert_element_type")
+    while (maker := _producer(atom, producers, *fills)) is not None:
+        steps.append(maker)
+        atom = maker.inputs[0]
+    return steps[::-1] if isinstance(atom, Constant) else []
 
 
 # Looking backwards through a program.
@@ -76,9 +125,16 @@ def _unwrap(atom: Atom, producers: Producers, *names: str) -> Atom:
 
 
 def _unshape(atom: Atom, producers: Producers) -> Atom:
-    return _unwrap(
-        atom, producers, "broadcast_in_dim", "reshape", "squeeze", "convert_element_type"
-    )
+    return _uncast(atom, producers, "broadcast_in_dim", "reshape", "squeeze")
+
+
+def _uncast(atom: Atom, producers: Producers, *names: str) -> Atom:
+    """The value under equations of these names, and casts between real numbers."""
+    while (equation := _producer(atom, producers, "convert_element_type", *names)) is not None:
+        if not jnp.issubdtype(equation.inputs[0].aval.dtype, jnp.floating):
+            break
+        atom = equation.inputs[0]
+    return atom
 
 
 def _is_constant_along(atom: Atom, axes: Sequence[int], ndim: int, producers: Producers) -> bool:
@@ -116,7 +172,7 @@ def _sum_of_exp(atom: Atom, producers: Producers) -> tuple[Atom, tuple[int, ...]
     if total is None:
         return None
     axes = tuple(total.params["axes"])
-    summed = _unwrap(total.inputs[0], producers, "convert_element_type")  # half sums in float32
+    summed = _uncast(total.inputs[0], producers)  # half sums in float32
     chosen = _producer(summed, producers, "select_n")
     if chosen is not None and len(chosen.inputs) == 3:
         mask, masked, summed = chosen.inputs
@@ -201,7 +257,7 @@ def _weighted_sum_of_exp(atom: Atom, producers: Producers) -> tuple[Any, ...] | 
     total = _producer(_unshape(atom, producers), producers, "reduce_sum")
     if found is not None or total is None:
         return found
-    summed = _unwrap(total.inputs[0], producers, "convert_element_type")
+    summed = _uncast(total.inputs[0], producers)
     combined = _producer(summed, producers, "mul", "select_n")
     if combined is None:
         return None
@@ -231,7 +287,8 @@ def _match_logsumexp(equation: Equation, producers: Producers) -> Match | None:
         ending = _producer(first, producers, "log")
     if ending is None or ending.primitive.name != "log":
         return None
-    found = _weighted_sum_of_exp(_unwrap(ending.inputs[0], producers, "abs"), producers)
+    total = _unwrap(ending.inputs[0], producers, "abs")
+    found = _weighted_sum_of_exp(total, producers)
     if found is None:
         return None
     t, axes, *weight = found
@@ -244,7 +301,10 @@ def _match_logsumexp(equation: Equation, producers: Producers) -> Match | None:
         if not same or not shift.aval.shape == ending.aval.shape == equation.aval.shape:
             return None
         t = x
-    return (t, *weight), {"axes": axes, "shape": equation.aval.shape}
+    if equation.aval.size * math.prod(t.aval.shape[axis] for axis in axes) != t.aval.size:
+        return None  # spread again, before the logarithm
+    signed = total is not ending.inputs[0]
+    return (t, *weight), {"axes": axes, "weighted": bool(weight), "signed": signed}
 
 
 def _match_guarded(equation: Equation, producers: Producers) -> Match | None:
@@ -264,7 +324,7 @@ def _match_guarded(equation: Equation, producers: Producers) -> Match | None:
     )
     if log is None or _unwrap(log.inputs[0], producers, "abs") is not sign.inputs[0]:
         return None
-    return found[0], found[1] | {"guarded": True}
+    return found[0], found[1] | {"signed": False}
 
 
 def _match_relu(equation: Equation, producers: Producers) -> Match | None:
@@ -316,37 +376,21 @@ def _is(atom: Atom, number: float, producers: Producers) -> bool:
     return bool(np.all(np.isnan(values) if np.isnan(number) else values == number))
 
 
-def _logsumexp(
-    x: Any,
-    *weight: Any,
-    axes: tuple[int, ...],
-    shape: tuple[int, ...],
-    guarded: bool = False,
-) -> Any:
-    return logsumexp_of(x, *weight, axes=axes, guarded=guarded).reshape(shape)
-
-
-def logsumexp_of(
-    x: Any, weight: Any = None, *, axes: tuple[int, ...], guarded: bool = False
-) -> Any:
+def logsumexp_of(x: Any, weight: Any, *, axes: tuple[int, ...], signed: bool = False) -> Any:
     """log |Σ w exp(x)| over `axes`, which are kept; a weight of 0 hides whatever x is there.
 
-    `guarded`: nan where the sum is negative.
+    Unless `signed`: nan where the sum is negative.
     """
-    if weight is None:
-        return jax.nn.logsumexp(x, axis=axes, keepdims=True)
     seen = jnp.broadcast_to(weight != 0, x.shape)
     top = jnp.max(jnp.where(seen, x, -jnp.inf), axis=axes, keepdims=True)
     top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
     terms = jnp.where(seen, weight * jnp.exp(jnp.where(seen, x - top, 0)), 0)
     total = jnp.sum(terms, axis=axes, keepdims=True)
-    return jnp.log(total if guarded else jnp.abs(total)) + top
+    return jnp.log(jnp.abs(total) if signed else total) + top
 
 
-softmax = Pattern("softmax", lambda x, axes: jax.nn.softmax(x, axis=axes), _match_softmax)
-log_softmax = Pattern(
-    "log_softmax", lambda x, axes: jax.nn.log_softmax(x, axis=axes), _match_log_softmax
-)
-logsumexp = Pattern("logsumexp", _logsumexp, _match_logsumexp)
-relu = Pattern("relu", lambda x: jnp.maximum(x, 0), _match_relu)
-tap = Pattern("tap", jnp.add, _match_tap, active=2)
+softmax = Pattern("softmax", _match_softmax)
+log_softmax = Pattern("log_softmax", _match_log_softmax)
+logsumexp = Pattern("logsumexp", _match_logsumexp)
+relu = Pattern("relu", _match_relu)
+tap = Pattern("tap", _match_tap, active=2)

@@ -58,6 +58,7 @@ GROUPS: dict[str, str] = {
     "elementwise": "any number of operands: a region of these with one root is a scalar function",
     "bilinear": "linear in each of two operands",
     "maximum": "the largest or smallest of a set",
+    "chosen": "linear in one operand, at places that another chooses: a pool's derivative",
     "curved": "differentiable and none of the above",
     "linear_solve": "the solution of a linear system",
     "discrete": "of booleans and integers, or to them: nothing flows back",
@@ -84,7 +85,7 @@ def _entries() -> dict[str, Facts]:
     add("linear", "gather dynamic_slice", moves=True, index=1)
     add("linear", "dynamic_update_slice", index=2)
     add("linear", "scatter scatter-add scatter-sub", index=1)
-    add("curved", "select_and_gather_add select_and_scatter_add")
+    add("chosen", "select_and_gather_add select_and_scatter_add")
     add("linear", "reduce_sum", counts=True, along="axes")
     add("linear", "cumsum", along="axis")
 

@@ -106,6 +106,18 @@ class Program:
     def producers(self) -> dict[Variable, Equation]:
         return {output: eqn for eqn in self.equations for output in eqn.outputs}
 
+    def evaluate(self, *values: Any) -> list[Any]:
+        """The outputs at these values of the inputs."""
+        env: dict[Any, Any] = dict(zip(self.inputs, values, strict=True))
+
+        def read(atom: Atom) -> Any:
+            return atom.value if isinstance(atom, Constant) else env[atom]
+
+        for equation in self.equations:
+            outputs = equation.bind(*map(read, equation.inputs))
+            env.update(zip(equation.outputs, outputs, strict=True))
+        return list(map(read, self.outputs))
+
     def without_dead_code(self) -> Program:
         """The same program less what its outputs and effects do not need."""
         needed = {atom for atom in self.outputs if isinstance(atom, Variable)}

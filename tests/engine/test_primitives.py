@@ -15,7 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 import jaxplain as jxp
 from jaxplain.surrogate import compat, primitives, program
 
-DIFFERENTIABLE = ("linear", "elementwise", "bilinear", "maximum", "curved", "linear_solve")
+DIFFERENTIABLE = tuple("linear elementwise bilinear maximum chosen curved linear_solve".split())
 
 # The operands of an example, drawn in float64 and rounded to the dtype of the test.
 

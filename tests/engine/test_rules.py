@@ -227,6 +227,39 @@ def test_ties_share():
     assert_close(jxp.deeplift(jnp.max, x, multiply=False)(x), jax.grad(jnp.max)(x))
 
 
+TIES: dict[str, Callable] = {
+    "maximum": jnp.max,
+    "cumulative": lambda x: lax.cummax(x)[-1],
+    "cumulative backwards": lambda x: lax.cummax(x, reverse=True)[0],
+    "pool": lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (5,), (1,), "VALID")[0],
+    "large pool": lambda x: lax.reduce_window(
+        jnp.broadcast_to(x[:, None], (5, 7)), -jnp.inf, lax.max, (5, 7), (1, 1), "VALID"
+    )[0, 0],
+    "segments": lambda x: jax.ops.segment_max(x, jnp.zeros(5, int), 1)[0],
+}
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_ties_share_whatever_spells_the_maximum(name):
+    f = TIES[name]
+    assert_close(jxp.deeplift(f, jnp.ones(5))(jnp.zeros(5)), np.full(5, -0.2))
+    x = jnp.array([2.0, 1.0, 2.0, 0.0, 2.0])
+    assert_close(jxp.deeplift(f, 0.0)(x), [2 / 3, 0, 2 / 3, 0, 2 / 3])
+
+
+@pytest.mark.parametrize("rules", ["rescale", "reveal_cancel", "central_limit"])
+def test_the_derivative_of_a_pool_has_its_own_change(rules):
+    pool = lambda z: lax.reduce_window(z, -jnp.inf, lax.max, (2,), (2,), "VALID")
+    energy = lambda z: (pool(z) ** 2).sum()
+    w = jnp.array([0.5, -1.0, 2.0, 3.0])
+    x, ref = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([2.0, 1.0, 3.0, 3.5])
+    for f in (lambda x: jax.grad(energy)(x) @ w, lambda x: jax.jvp(energy, (x,), (w,))[1]):
+        c = jxp.deeplift(f, ref, rules=rules)(x)
+        # 2 y w there: the first window's winner changes places, the second's only its value.
+        assert_close(c.reshape(2, 2).sum(1), [-4 - 2, 2 * 3 * 0.5], rtol=1e-5)
+        assert_close(c[2], 0, atol=1e-6)
+
+
 # Norms.
 
 EPSILON = 1e-3
@@ -491,6 +524,34 @@ def test_linear_solve(columns):
     assert_close(of_a, -expected.reshape(3, -1) @ ((y + y0) / 2).reshape(3, -1).T)
 
 
+def by_hand(x: Any) -> Any:
+    solve = lambda _, b: b / jnp.exp(x)
+    return lax.custom_linear_solve(lambda v: jnp.exp(x) * v, jnp.ones(3), solve, solve)
+
+
+def diagonal(solve: Callable) -> Callable:
+    return lambda x: solve(lambda v: (2 + x**2) * v, jnp.ones(3))[0]
+
+
+KRYLOV = {name: getattr(jax.scipy.sparse.linalg, name) for name in ("cg", "bicgstab", "gmres")}
+SOLVES: dict[str, tuple[Callable, Callable]] = {
+    **{name: (diagonal(solve), lambda x: 1 / (2 + x**2)) for name, solve in KRYLOV.items()},
+    "custom": (by_hand, lambda x: jnp.exp(-x)),
+    "dense": (
+        lambda x: jnp.linalg.solve(jnp.diag(2 + x**2), jnp.ones(3)),
+        lambda x: 1 / (2 + x**2),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOLVES)
+def test_a_matvec_that_is_not_linear_in_x(name):
+    f, own = SOLVES[name]
+    x, ref = jnp.array([0.5, -1.0, 1.5]), jnp.array([2.0, 0.3, -0.2])
+    contributions = jax.jit(jxp.deeplift(lambda x: f(x).sum(), ref))(x)
+    np.testing.assert_allclose(contributions, own(x) - own(ref), 1e-5)
+
+
 PATHS: dict[str, Callable] = {
     "cholesky": lambda a: jnp.linalg.cholesky(a @ a.T + jnp.eye(3)),
     "cumlogsumexp": lambda a: lax.cumlogsumexp(a, 1),
@@ -561,7 +622,8 @@ def test_parts_keep_their_own_change():
     ],
     ids=["apart", "overlapping", "dilated", "large", "dilated base"],
 )  # fmt: skip
-def test_winners_of_pools_are_those_of_the_gradient(window, largest):
+def test_ties_share_in_every_pool(window, largest):
+    """As in `jnp.max` of each window's elements."""
     reduce, worst = (lax.max, -jnp.inf) if largest else (lax.min, jnp.inf)
     x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (7, 8, 2)), jnp.float32)  # many ties
 
@@ -569,8 +631,18 @@ def test_winners_of_pools_are_those_of_the_gradient(window, largest):
         y = lax.reduce_window(x, worst, reduce, **window).ravel()
         return y @ jnp.cos(jnp.arange(y.size, dtype=x.dtype))
 
-    if "window_dilation" not in window:  # of which JAX has no gradient
-        multipliers = jax.jit(jxp.deeplift(f, x, multiply=False))(x)
-        np.testing.assert_allclose(multipliers, jax.grad(f)(x), atol=1e-6)
+    def by_gather(x):
+        places = jnp.arange(x.size, dtype=x.dtype).reshape(x.shape)
+        found = [
+            lax.reduce_window(jnp.where(places == k, 1.0, 0.0), 0.0, lax.add, **window)
+            for k in range(x.size)
+        ]  # whether a window has the element k
+        has = jnp.stack([h.ravel() for h in found], 1) > 0
+        spread = jnp.where(has, x.ravel(), worst)
+        y = jnp.max(spread, 1) if largest else jnp.min(spread, 1)
+        return y @ jnp.cos(jnp.arange(y.size, dtype=x.dtype))
+
+    multipliers = jax.jit(jxp.deeplift(f, x, multiply=False))(x)
+    np.testing.assert_allclose(multipliers, jax.grad(by_gather)(x), atol=1e-6)
     contributions, gap = jax.jit(jxp.deeplift(f, 0.3 - x[::-1], return_gap=True))(x)
     assert abs(gap) < 1e-4 and jnp.abs(contributions).sum() > 1

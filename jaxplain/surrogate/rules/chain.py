@@ -15,6 +15,7 @@ from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.values.pair import Pair, is_real
 from jaxplain.surrogate.values.region import Expression, Region, zip_by_id
 
+_MASK = 1e8  # times the size of both ends: larger corners of a choice are masked numbers
 _MOST_PLAYERS = 6  # of a choice: 2⁶ corners are evaluated
 
 
@@ -122,14 +123,40 @@ def _shapley_slope(expression: Expression, player: int, ends: Any, constants: An
     """Σ_S |S|!(n-1-|S|)!/n! (g(S ∪ i) - g(S))/Δ_i, each difference a chain of the root i."""
     count = len(expression.roots)
     others = [i for i in range(count) if i != player]
+    chooses = any(node.equation.primitive.name == "select_n" for node in expression.nodes)
     total: Any = 0
     for present in itertools.product((0, 1), repeat=count - 1):
         chosen = dict(zip(others, present, strict=True))
         here, there = ([ends[chosen.get(i, end)][i] for i in range(count)] for end in (1, 0))
         size = sum(present)
         weight = math.factorial(size) * math.factorial(count - 1 - size) / math.factorial(count)
-        total += weight * _valued_slope(expression, here, there, constants, None, player)[1]
+        slope = _valued_slope(expression, here, there, constants, None, player)[1]
+        if chooses:
+            slope = _tamed(expression, slope, (there, here), ends, constants, player)
+        total += weight * slope
     return total
+
+
+def _tamed(
+    expression: Expression, slope: Any, corners: Any, ends: Any, constants: Any, player: int
+) -> Any:
+    """The slope between two corners, of which none is what a mask hides from both ends.
+
+    The mean of the ends stands for such a corner: in between, any value is complete.
+    """
+
+    def evaluate(roots: Any) -> Any:
+        return divided_difference.stand_in(expression.evaluate(roots, constants))
+
+    y0, y = map(evaluate, ends)
+    size, middle = _MASK * (1 + jnp.abs(y) + jnp.abs(y0)), (y + y0) / 2
+    start, end = map(evaluate, corners)
+    wild0, wild = (~(jnp.abs(corner) <= size) for corner in (start, end))
+    change = jnp.where(wild, middle, end) - jnp.where(wild0, middle, start)
+    delta = divided_difference.change(corners[1][player], corners[0][player])
+    still = delta == 0
+    secant = jnp.where(still, 0, change.astype(delta.dtype) / jnp.where(still, 1, delta))
+    return jnp.where(wild | wild0, secant.astype(slope.dtype), slope)
 
 
 def _merge(values: Sequence[Any], rest: Sequence[Any], players: list[int], count: int) -> list[Any]:

@@ -16,7 +16,7 @@ from jaxplain.surrogate.rules.path_integral import path_integral
 from jaxplain.surrogate.rules.products import Product, quotient, times
 from jaxplain.surrogate.values.lifted import settled
 from jaxplain.surrogate.values.pair import Pair, Paired, active_roots, actives, is_real
-from jaxplain.surrogate.values.region import Region, decided
+from jaxplain.surrogate.values.region import Region, decided, scales_a_choice
 
 _SUMS = ("add", "sub", "convert_element_type", "neg")
 
@@ -47,6 +47,8 @@ def _several_roots(
         return [Region(equation, (settled(operands[0]),), rescaled)]
     if not jnp.issubdtype(equation.aval.dtype, jnp.floating):
         return [Region(equation, tuple(map(_unproduct, operands)), rescaled)]
+    if scales_a_choice(equation, operands):
+        return [Region(equation, operands, rescaled)]
     if isinstance(operands[0], Product) and _scales(equation, operands):
         first, *others = operands[0].factors
         scaled_first = Region(equation, (first, *operands[1:]), rescaled)

@@ -11,7 +11,7 @@ from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.operands import on_settled
 from jaxplain.surrogate.values.lifted import value
 from jaxplain.surrogate.values.pair import Pair, Paired, actives, is_real, reference
-from jaxplain.surrogate.values.region import Region, decided
+from jaxplain.surrogate.values.region import Region, decided, is_choice
 
 
 @on_settled
@@ -50,9 +50,13 @@ def refuse(equation: Equation, *operands: Any) -> list[Any]:
 
 
 def reshaped(equation: Equation, *operands: Any) -> list[Any]:
-    """A move of elements commutes with booleans that wait; they stay functions of their roots."""
+    """A move of elements commutes with booleans that wait; they stay functions of their roots.
+
+    So do choices between real numbers, where no element is copied.
+    """
     (operand, *rest) = operands
-    waits = isinstance(operand, Region) and not is_real(operand)
+    moves = equation.primitive.name in ("reshape", "squeeze", "transpose")
+    waits = isinstance(operand, Region) and (not is_real(operand) or (moves and is_choice(operand)))
     if waits and not any(isinstance(other, Paired) for other in rest):
 
         def move(root: Any) -> Any:

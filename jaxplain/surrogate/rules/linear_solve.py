@@ -2,68 +2,135 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.extend.core
 import jax.flatten_util
 import jax.numpy as jnp
 
+from jaxplain.surrogate import compat
 from jaxplain.surrogate.backward import attach
+from jaxplain.surrogate.interpreter import interpret
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.linear import linear
 from jaxplain.surrogate.rules.operands import filled, on_settled, reference
-from jaxplain.surrogate.values.lifted import value
+from jaxplain.surrogate.table import Rule, RuleTable
+from jaxplain.surrogate.values.lifted import settled, value
 from jaxplain.surrogate.values.pair import Pair, Paired
 
+Arrays = Sequence[Any]
 
-@on_settled
-def linear_solve(equation: Equation, *operands: Any) -> list[Any]:
-    """Δy = Ā⁻¹(Δb - ΔA ȳ) for A y = b, with A read off the equation's own matvec."""
-    lengths, jaxprs = equation.params["const_lengths"], equation.params["jaxprs"]
-    total = sum(lengths)
-    consts, b = operands[: lengths.matvec], operands[total:]
-    if not any(isinstance(const, Paired) for const in consts):
-        return linear(equation, *operands)
-    matvec = jaxprs.matvec
 
-    def solve(consts: Any, b: Any) -> list[Any]:
-        flat, unravel = jax.flatten_util.ravel_pytree(list(b))
+def linear_solve(table: RuleTable) -> Rule:
+    """Δy of A y = b: Ā Δy = Δb - ΔA ȳ, or the mean of A Δy = Δb - ΔA y0 and A0 Δy = Δb - ΔA y.
+
+    ΔA y is the change of the equation's matvec at a fixed vector, by the `table`'s rules: A may
+    depend on its constants in any way.
+    """
+
+    @on_settled
+    def rule(equation: Equation, *operands: Any) -> list[Any]:
+        lengths = equation.params["const_lengths"]
+        if not any(isinstance(operand, Paired) for operand in operands[: lengths.matvec]):
+            return linear(equation, *operands)
+        # The solve that comes with the equation fits both ends if it knows of them: the factors of
+        # a frozen matrix are x's.
+        begin = lengths.matvec + lengths.vecmat
+        own = any(isinstance(o, Paired) for o in operands[begin : begin + lengths.solve])
+        solves = _OwnSolve(equation) if own else _DenseSolve(equation)
+        change = _change_of_matvec(table.register(equation.primitive, rule), equation, operands)
+
+        def residuals(values: Arrays, references: Arrays) -> Any:
+            return values, references, equation.bind(*values), solves.at(references)
+
+        def backward(saved: Any, cotangents: Arrays) -> Any:
+            values, references, *solutions = saved
+            of_a: Any = None
+            of_b: Any = None
+            for vector, solved in solves.splits(values, references, solutions, cotangents):
+                minus = jax.tree.map(jnp.negative, solved)
+                back = change(values, references, vector)(minus)
+                of_a = back if of_a is None else jax.tree.map(jnp.add, of_a, back)
+                of_b = solved if of_b is None else jax.tree.map(jnp.add, of_b, solved)
+            return [*of_a, *[None] * (sum(lengths) - len(of_a)), *of_b]
+
+        surrogate = attach(lambda values, _: equation.bind(*values), residuals, backward)
+        references = list(map(reference, operands))
+        results = surrogate(list(map(value, operands)), references)
+        return [Pair(v, v0) for v, v0 in zip(results, solves.at(references), strict=True)]
+
+    return rule
+
+
+def _change_of_matvec(table: RuleTable, equation: Equation, operands: Arrays) -> Callable[..., Any]:
+    """The multipliers of what A is made of, from those of A's product with a fixed vector."""
+    matvec, count = equation.params["jaxprs"].matvec, equation.params["const_lengths"].matvec
+    moves = [i for i in range(count) if isinstance(operands[i], Paired)]
+    real = [i for i in moves if jnp.issubdtype(operands[i].dtype, jnp.inexact)]
+
+    def multipliers(values: Arrays, references: Arrays, vector: Arrays) -> Callable[..., Any]:
+        def product(active: Arrays) -> list[Any]:
+            consts = filled(values[:count], real, active)
+            for i in moves:
+                consts[i] = Pair(consts[i], references[i])
+            return [value(settled(y)) for y in interpret(table, matvec, [*consts, *vector])]
+
+        _, pull = jax.vjp(product, [values[i] for i in real])
+        return lambda cotangents: filled([None] * count, real, pull(list(cotangents))[0])
+
+    return multipliers
+
+
+class _OwnSolve:
+    """By the equation itself at each end, and its transpose."""
+
+    def __init__(self, equation: Equation):
+        self.equation = equation
+        self.total = sum(equation.params["const_lengths"])
+
+    def at(self, operands: Arrays) -> list[Any]:
+        return self.equation.bind(*operands)
+
+    def splits(self, values: Arrays, references: Arrays, solutions: Any, cotangents: Any) -> Any:
+        """(y0, ½A⁻ᵀ m) and (y, ½A0⁻ᵀ m)."""
+        y, y0 = solutions
+        half = jax.tree.map(lambda ct: ct / 2, cotangents)
+        return [(y0, self._back(values, half)), (y, self._back(references, half))]
+
+    def _back(self, operands: Arrays, cotangents: Any) -> Any:
+        consts, b = operands[: self.total], list(operands[self.total :])
+        solve = jax.linear_transpose(lambda b: self.equation.bind(*consts, *b), b)
+        return solve(list(cotangents))[0]
+
+
+class _DenseSolve:
+    """By the matrix, read off the equation's matvec."""
+
+    def __init__(self, equation: Equation):
+        self.matvec = equation.params["jaxprs"].matvec
+        self.lengths = equation.params["const_lengths"]
+
+    def at(self, operands: Arrays) -> list[Any]:
+        return self._solve(self._matrix(operands), operands[sum(self.lengths) :])
+
+    def splits(self, values: Arrays, references: Arrays, solutions: Any, cotangents: Any) -> Any:
+        """(ȳ, Ā⁻ᵀ m)."""
+        ends = zip(*solutions, strict=True)
+        middle = (self._matrix(values) + self._matrix(references)) / 2
+        return [([(y + y0) / 2 for y, y0 in ends], self._solve(middle.T, list(cotangents)))]
+
+    def _matrix(self, operands: Arrays) -> Any:
+        consts, b = operands[: self.lengths.matvec], list(operands[sum(self.lengths) :])
+        flat, unravel = jax.flatten_util.ravel_pytree(b)
 
         def apply(v: Any) -> Any:
-            return jax.flatten_util.ravel_pytree(_call(matvec, *consts, *unravel(v)))[0]
+            return jax.flatten_util.ravel_pytree(
+                compat.evaluate(self.matvec, [*consts, *unravel(v)])
+            )[0]
 
-        matrix = jax.vmap(apply, out_axes=1)(jnp.eye(flat.size, dtype=flat.dtype))
+        return jax.vmap(apply, out_axes=1)(jnp.eye(flat.size, dtype=flat.dtype))
+
+    def _solve(self, matrix: Any, b: Arrays) -> list[Any]:
+        flat, unravel = jax.flatten_util.ravel_pytree(list(b))
         return unravel(jnp.linalg.solve(matrix, flat))
-
-    smooth = [i for i, c in enumerate(consts) if isinstance(c, Paired)]
-    rest = [None if i in smooth else value(c) for i, c in enumerate(consts)]
-
-    def function(active: Any, rest: Any) -> list[Any]:
-        return solve(filled(rest, smooth, active[0]), active[1])
-
-    def residuals(active: Any, passive: Any) -> Any:
-        (references, rest) = passive
-        y, y0 = function(active, rest), function(references, rest)
-        middle = jax.tree.map(lambda v, v0: (v + v0) / 2, (active, y), (references, y0))
-        return middle, rest
-
-    def backward(saved: Any, cotangents: Any) -> Any:
-        ((consts, b), y), rest = saved
-        (of_b,) = jax.vjp(lambda b: function((consts, b), rest), b)[1](cotangents)
-
-        def product(consts: Any) -> list[Any]:
-            return _call(matvec, *filled(rest, smooth, consts), *y)
-
-        (of_a,) = jax.vjp(product, consts)[1](jax.tree.map(jnp.negative, of_b))
-        return of_a, of_b
-
-    surrogate = attach(lambda a, p: function(a, p[1]), residuals, backward)
-    active = ([consts[i].value for i in smooth], [value(v) for v in b])
-    references = ([consts[i].reference for i in smooth], [reference(v) for v in b])
-    results = surrogate(active, (references, rest))
-    return [Pair(v, v0) for v, v0 in zip(results, function(references, rest), strict=True)]
-
-
-def _call(jaxpr: Any, *args: Any) -> list[Any]:
-    return jax.extend.core.jaxpr_as_fun(jaxpr)(*args)

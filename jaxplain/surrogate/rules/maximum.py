@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach
+from jaxplain.surrogate.divided_difference import difference
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules import pooling
 from jaxplain.surrogate.rules.linear import discrete
@@ -22,7 +24,7 @@ def winner(equation: Equation, *operands: Any) -> list[Any]:
     other way round).  The winner's own Δ is at least Δy, hence |multiplier| ≤ 1."""
     if not jnp.issubdtype(equation.aval.dtype, jnp.inexact):
         return discrete(equation, *operands)
-    if pooling.comparable(equation):
+    if equation.primitive.name in pooling.POOLS:
         return pooling.pool_winner(equation, *operands)
     positions, values, references, rest = differentiable(operands)
     falls = "min" in equation.primitive.name
@@ -30,27 +32,56 @@ def winner(equation: Equation, *operands: Any) -> list[Any]:
     def function(active: Any, rest: Any) -> Any:
         return equation.function(*filled(rest, positions, active))
 
+    def of_winners(active: Any, rest: Any, deltas: Any) -> Any:
+        """The winners' change, its mean over those tied; linear."""
+        if equation.primitive.name in ("cummax", "cummin"):
+            return _so_far(equation, *active, *deltas)
+        return jax.jvp(lambda active: function(active, rest), (active,), (deltas,))[1]
+
     def shares(active: Any, passive: Any) -> Any:
         # Behind a barrier: else XLA evaluates a constant reference's winners itself, and slowly,
         # for every example of a batch.
         references, rest = jax.lax.optimization_barrier(passive)
-        deltas = jax.tree.map(jnp.subtract, active, references)
-
-        def function_of(active: Any) -> Any:
-            return function(active, rest)
-
-        y, change = jax.jvp(function_of, (active,), (deltas,))
-        y0, change0 = jax.jvp(function_of, (references,), (deltas,))
+        deltas = jax.tree.map(difference, active, references)
+        y, y0 = function(active, rest), function(references, rest)
+        change, change0 = (of_winners(end, rest, deltas) for end in (active, references))
         here = (y < y0) if falls else (y > y0)
-        share = jnp.where(here, ratio(y - y0, change), 0)
-        share0 = jnp.where(here, 0, ratio(y - y0, change0))
+        share = jnp.where(here, ratio(difference(y, y0), change), 0)
+        share0 = jnp.where(here, 0, ratio(difference(y, y0), change0))
         return active, references, rest, share, share0
 
     def backward(saved: Any, cotangent: Any) -> Any:
         active, references, rest, share, share0 = saved
-        (here,) = jax.vjp(lambda a: function(a, rest), active)[1](cotangent * share)
-        (there,) = jax.vjp(lambda a: function(a, rest), references)[1](cotangent * share0)
-        return jax.tree.map(jnp.add, here, there)
+        ends = ((active, cotangent * share), (references, cotangent * share0))
+        parts = [
+            jax.linear_transpose(functools.partial(of_winners, end, rest), active)(ct)[0]
+            for end, ct in ends
+        ]
+        return jax.tree.map(jnp.add, *parts)
 
     surrogate = attach(lambda a, p: function(a, p[1]), shares, backward)
     return [Pair(surrogate(values, (references, rest)), function(references, rest), "sum")]
+
+
+def _so_far(equation: Equation, x: Any, delta: Any) -> Any:
+    """The mean of Δ over the elements so far that equal the extremum so far."""
+    axis, reverse = equation.params["axis"], equation.params["reverse"]
+    y = equation.function(x)
+    wins = x == y
+    before = jnp.roll(y, -1 if reverse else 1, axis)
+    edge = jax.lax.broadcasted_iota(jnp.int32, y.shape, axis) == (
+        y.shape[axis] - 1 if reverse else 0
+    )
+
+    def join(one: Any, other: Any) -> Any:
+        """Sums that begin anew with each extremum."""
+        (_, total, count), (begins, last, number) = one, other
+        return (
+            one[0] | begins,
+            jnp.where(begins, last, total + last),
+            jnp.where(begins, number, count + number),
+        )
+
+    parts = (edge | (y != before), jnp.where(wins, delta, 0), wins.astype(delta.dtype))
+    _, total, count = jax.lax.associative_scan(join, parts, reverse=reverse, axis=axis)
+    return total / jnp.maximum(count, 1)

@@ -13,7 +13,7 @@ from jax import Array
 
 from jaxplain._numerics.quadrature import gauss_legendre
 from jaxplain.surrogate.backward import with_backward
-from jaxplain.surrogate.divided_difference import difference
+from jaxplain.surrogate.divided_difference import difference, stand_in
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.linear import discrete
 from jaxplain.surrogate.rules.operands import differentiable, filled, on_settled
@@ -127,14 +127,8 @@ def _multipliers(
 
 
 def _segment(values: Arrays, references: Arrays) -> tuple[Arrays, Arrays]:
-    """Where it starts, and Δ. From or to an infinity there is none: the value, and Δ = 0."""
-    starts, deltas = [], []
-    for v, v0 in zip(values, references, strict=True):
-        delta = difference(v, v0)
-        moves = jnp.isfinite(delta)
-        starts.append(jnp.where(moves, v0, v))
-        deltas.append(jnp.where(moves, delta, 0))
-    return starts, deltas
+    """Where it starts, and Δ, between the stand-ins of infinities."""
+    return list(map(stand_in, references)), list(map(difference, values, references))
 
 
 def _vjp(

@@ -19,6 +19,7 @@ from jaxplain.surrogate.rules.linear import discrete, linear, refuse, reshaped
 from jaxplain.surrogate.rules.linear_solve import linear_solve
 from jaxplain.surrogate.rules.maximum import winner
 from jaxplain.surrogate.rules.path_integral import path_integral
+from jaxplain.surrogate.rules.pooling import chosen_place
 from jaxplain.surrogate.rules.softmax import log_softmax, logsumexp, softmax
 from jaxplain.surrogate.rules.whole import unwalkable, whole
 from jaxplain.surrogate.table import Rule, RuleTable
@@ -63,15 +64,16 @@ def rescale(*, norm_theta: float | None = None) -> RuleTable:
     table = table.register(known_calls.hypot, hypot)
     table = table.register(patterns.softmax, softmax)
     table = table.register(patterns.log_softmax, log_softmax)
-    return table.register(patterns.logsumexp, logsumexp)
+    table = table.register(patterns.logsumexp, logsumexp)
+    return table.register(primitives.group("linear_solve"), linear_solve(table))
 
 
 _GROUPS: dict[str, Rule] = {
     "linear": linear,
     "bilinear": bilinear,
     "maximum": winner,
+    "chosen": chosen_place,
     "curved": path_integral,
-    "linear_solve": linear_solve,
     "discrete": discrete,
     "opaque": refuse,
 }

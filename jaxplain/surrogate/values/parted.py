@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from jaxplain.surrogate.backward import attach
+from jaxplain.surrogate.divided_difference import difference
 from jaxplain.surrogate.values.lifted import Lifted, Outputs, settled, value
 from jaxplain.surrogate.values.pair import Pair, Paired, is_inexact, is_real
 from jaxplain.surrogate.values.region import Region, Waiting, decided
@@ -66,7 +67,7 @@ class Parted(Paired):
 
     @classmethod
     def parts(cls, value: Any, reference: Any) -> Parts:
-        return cls.divide(value - reference)
+        return cls.divide(difference(value, reference))
 
     @classmethod
     def plain(cls, lifted: Any) -> Parted:
@@ -82,7 +83,7 @@ class Parted(Paired):
 
     @classmethod
     def merge(cls, multipliers: Any, value: Any, reference: Any) -> Any:
-        return cls.weigh(multipliers, value - reference)
+        return cls.weigh(multipliers, difference(value, reference))
 
     @functools.cached_property
     def total(self) -> Pair:
@@ -114,8 +115,8 @@ class Parted(Paired):
         if not is_inexact(pair):
             return cls.discrete(value, pair.reference)
         surrogate = attach(
-            lambda active, passive: cls.divide(passive[0] - passive[1]),
-            lambda active, passive: passive[0] - passive[1],
+            lambda active, passive: cls.divide(difference(*passive)),
+            lambda active, passive: difference(*passive),
             lambda delta, cotangents: cls.weigh(cotangents, delta),
         )
         parts = surrogate(pair.value, (value, pair.reference))

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxplain.surrogate.program import Equation, broadcast
 from jaxplain.surrogate.values.lifted import value
@@ -163,11 +164,42 @@ def is_linear(equation: Equation, operands: Sequence[Any]) -> bool:
     name = equation.primitive.name
     active = [isinstance(operand, Paired) for operand in operands]
     fits = {
-        "mul": sum(active) == 1,
+        # A mask's product has a stand-in where it is infinite, to which the factor doesn't lead.
+        "mul": sum(active) == 1 and not any(map(_is_huge, operands)),
         "div": not active[-1],
         "select_n": not active[0],
     }.get(name, name in _LINEAR)
     return fits and jnp.issubdtype(equation.aval.dtype, jnp.floating)
+
+
+def _is_huge(operand: Any) -> bool:
+    """Whether this is one known number that counts as infinite."""
+    if isinstance(operand, Paired | jax.core.Tracer) or np.size(operand) != 1:
+        return False
+    number = np.asarray(operand)
+    if not jnp.issubdtype(number.dtype, jnp.floating):
+        return False
+    return not abs(float(number.reshape(()))) <= float(jnp.finfo(number.dtype).max) / 4
+
+
+def is_choice(operand: Any) -> bool:
+    """Whether this is a choice that waits, as it is or scaled.
+
+    A masked number in it is infinite, which is no less so when scaled: its change is known only
+    when something else asks for it.
+    """
+    if not isinstance(operand, Region) or not is_real(operand):
+        return False
+    name = operand.equation.primitive.name
+    return name == "select_n" or scales_a_choice(operand.equation, operand.operands)
+
+
+def scales_a_choice(equation: Equation, operands: Sequence[Any]) -> bool:
+    """Whether the equation scales or shifts such a choice by constants."""
+    active, name = actives(operands), equation.primitive.name
+    if name not in (*_LINEAR, "mul", "div") or len(active) > 1 or not is_choice(active[0]):
+        return False
+    return name != "div" or active[0] is operands[0]
 
 
 def divides(equation: Equation, operands: Sequence[Any]) -> bool:
