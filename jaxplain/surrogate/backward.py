@@ -65,11 +65,14 @@ def attach(
     return with_backward(lambda a, p: (primal(a, p), residuals(a, p)), backward)
 
 
-def scaled(valued_slopes: Forward, apart: bool = False) -> Callable[[Any, Any], Any]:
+def scaled(
+    valued_slopes: Forward, apart: bool = False, tame: bool = False
+) -> Callable[[Any, Any], Any]:
     """Elementwise: from `(value, slopes)`; cotangents are the output's times the slopes.
 
     `apart` keeps the compiler from computing them again in each place that reads them: those of a
-    sum are few and have many readers, which have readers of their own from layer to layer.
+    sum are few and have many readers, which have readers of their own from layer to layer. `tame`
+    says that the slopes are finite.
     """
 
     def forward(active: Any, passive: Any) -> tuple[Any, Any]:
@@ -79,7 +82,8 @@ def scaled(valued_slopes: Forward, apart: bool = False) -> Callable[[Any, Any], 
     def backward(saved: Any, cotangent: Any) -> Any:
         def times(slope: Any) -> Any:
             # What nobody listens to may have any slope: a case that is not chosen is often a pole.
-            return jnp.where(cotangent == 0, 0, slope * cotangent).astype(slope.dtype)
+            product = slope * cotangent
+            return (product if tame else jnp.where(cotangent == 0, 0, product)).astype(slope.dtype)
 
         result = jax.tree.map(times, saved)
         return jax.lax.optimization_barrier(result) if apart else result

@@ -106,8 +106,9 @@ def stand_in(array: Any) -> Any:
     maximum) by something finite: the multiplier is their quotient, and its product with the change
     what it was.
     """
-    infinite = jnp.sign(array) * min(_INFINITE, _largest(array) / 2)
-    return jnp.where(is_infinite(array), infinite, array)
+    most = min(_INFINITE, _largest(array) / 2)
+    seen = jnp.abs(array) <= _largest(array)
+    return jnp.where(seen, array, jnp.clip(array, -most, most))
 
 
 def is_infinite(array: Any) -> Any:
@@ -416,7 +417,7 @@ _JUMPS = ("sign", "floor", "ceil", "round")
 
 
 def exp(u: Any, u0: Any, y: Any, y0: Any) -> Any:
-    """√(y y0) sinh(Δ/2)/(Δ/2) near Δ = 0; the quotient is exact elsewhere."""
+    """y0 (exp(Δ) - 1)/Δ near Δ = 0; the quotient is exact elsewhere."""
     delta = difference(u, u0)
     return quotient(y, y0, delta, _exp_mean(delta, y, y0), jnp.abs(delta) <= 1)
 
@@ -427,12 +428,10 @@ def _exp2(u: Any, u0: Any, y: Any, y0: Any) -> Any:
 
 
 def _exp_mean(delta: Any, y: Any, y0: Any) -> Any:
-    """√(y y0) sinh(Δ/2)/(Δ/2) for |Δ| ≤ 1: the mean of exp between two of its values."""
-    half = jnp.where(jnp.abs(delta) <= 1, delta / 2, 0)
-    # Guarded, for the root of an underflowed 0 has no derivative to differentiate again.
-    there = (y > 0) & (y0 > 0)
-    mean = jnp.sqrt(jnp.where(there, y, 1)) * jnp.sqrt(jnp.where(there, y0, 1))
-    return jnp.where(there, mean * _sinhc(half), 0)
+    """y0 (exp(Δ) - 1)/Δ for |Δ| ≤ 1: the mean of exp between two of its values."""
+    small = jnp.where(jnp.abs(delta) <= 1, delta, 0)
+    still = small == 0
+    return jnp.where(still, (y + y0) / 2, y0 * jnp.expm1(small) / jnp.where(still, 1, small))
 
 
 def _expm1(u: Any, u0: Any, y: Any, y0: Any) -> Any:
@@ -443,7 +442,7 @@ def _tanh(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     """(1 - y y0) tanh(Δ)/Δ."""
     delta = difference(u, u0)
     small = jnp.abs(delta) <= 0.25
-    return quotient(y, y0, delta, (1 - y * y0) * _tanhc(jnp.where(small, delta, 0)), small)
+    return _finite_quotient(y, y0, delta, (1 - y * y0) * _tanhc(jnp.where(small, delta, 0)), small)
 
 
 def _logistic(u: Any, u0: Any, y: Any, y0: Any) -> Any:
@@ -451,7 +450,12 @@ def _logistic(u: Any, u0: Any, y: Any, y0: Any) -> Any:
     delta = difference(u, u0)
     small = jnp.abs(delta) <= 0.5
     near = (y * (0.5 - y0) + 0.5 * y0) * _tanhc(jnp.where(small, delta / 2, 0))
-    return quotient(y, y0, delta, near, small)
+    return _finite_quotient(y, y0, delta, near, small)
+
+
+def _finite_quotient(y: Any, y0: Any, delta: Any, near: Any, small: Any) -> Any:
+    """`quotient` of values that are never infinite."""
+    return jnp.where(small, near, (y - y0) / jnp.where(small, 1, delta))
 
 
 def _log(u: Any, u0: Any, y: Any, y0: Any) -> Any:
@@ -671,15 +675,16 @@ def _sinc(h: Any) -> Any:
     return jnp.where(small, near, jnp.sin(h) / jnp.where(small, 1, h))
 
 
+def _tanhc(h: Any) -> Any:
+    """tanh(h)/h, whose tanh has all its digits down to h = 0."""
+    still = h == 0
+    return jnp.where(still, 1, jnp.tanh(h) / jnp.where(still, 1, h))
+
+
 _TANH = [
     1, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075, -929569 / 638512875,
     6404582 / 10854718875, -443861162 / 1856156927625, 18888466084 / 194896477400625,
 ]  # fmt: skip
-
-
-def _tanhc(h: Any) -> Any:
-    """tanh(h)/h for |h| ≤ ¼."""
-    return _series(h, 0.25, _TANH)
 
 
 def _tanc(h: Any) -> Any:

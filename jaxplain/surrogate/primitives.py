@@ -30,6 +30,8 @@ class Facts:
       kinked: its derivative jumps, so that a secant is not smooth down to Δ = 0.
       jumps: it is constant between jumps.
       domain: it is defined, or smooth, on a part of the line only.
+      tame: its slopes between finite numbers are finite.
+      bounded: its values lie between -1 and 1.
       falls: it is a minimum.
       counts: of booleans it is a count of what real numbers decide.
       along: the parameter with the axis (or axes) that it works along; other axes are items.
@@ -44,6 +46,8 @@ class Facts:
     kinked: bool = False
     jumps: bool = False
     domain: bool = False
+    tame: bool = False
+    bounded: bool = False
     falls: bool = False
     counts: bool = False
     along: str | None = None
@@ -89,14 +93,17 @@ def _entries() -> dict[str, Facts]:
     add("linear", "reduce_sum", counts=True, along="axes")
     add("linear", "cumsum", along="axis")
 
-    add("elementwise", """asin asinh atan atan2 bessel_i0e bessel_i1e convert_element_type
-        cos cosh erf erfc erf_inv exp exp2 expm1 igamma igammac integer_pow logistic mul neg
-        one_minus_square polygamma polynomial reduce_precision regularized_incomplete_beta
-        sin sinh square sub add tan tanh div stop_gradient random_gamma abs""")
+    add("elementwise", """abs add asinh atan convert_element_type erfc mul neg reduce_precision
+        square stop_gradient sub""", tame=True)
+    add("elementwise", "cos erf logistic sin tanh", tame=True, bounded=True)
+    add("elementwise", """asin atan2 bessel_i0e bessel_i1e cosh div exp exp2 expm1 igamma igammac
+        integer_pow one_minus_square polygamma polynomial random_gamma
+        regularized_incomplete_beta sinh tan""")
     add("elementwise", """acos acosh asin atanh cbrt digamma erf_inv lgamma log log1p log2 pow rsqrt
         sqrt""", domain=True)
-    add("elementwise", "max nextafter rem select_n clamp", kinked=True)
-    add("elementwise", "min", kinked=True, falls=True)
+    add("elementwise", "max clamp", kinked=True, tame=True)
+    add("elementwise", "min", kinked=True, tame=True, falls=True)
+    add("elementwise", "nextafter rem select_n", kinked=True)
     add("elementwise", "floor ceil round sign", jumps=True)
     add("elementwise", """and or xor not eq ne lt le gt ge eq_to le_to lt_to is_finite
         population_count clz shift_left shift_right_arithmetic shift_right_logical mulhi""")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxplain.surrogate import divided_difference
 from jaxplain.surrogate.backward import scaled
 from jaxplain.surrogate.errors import UnsupportedPrimitive
+from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.values.pair import Pair, is_real
 from jaxplain.surrogate.values.region import Expression, Region, zip_by_id
 
@@ -39,7 +40,17 @@ def chain(expression: Expression) -> Any:
         return valued_slope(expression, value, reference, constants, references)
 
     passive = (expression.constants, root.reference, references)
-    return scaled(forward, apart=bool(root.note))(root.value, passive)
+    return scaled(forward, apart=bool(root.note), tame=is_tame(expression))(root.value, passive)
+
+
+def is_tame(expression: Expression) -> bool:
+    """Whether its slopes are finite, so that nothing need guard against them."""
+
+    def tame(equation: Equation) -> bool:
+        positive = equation.primitive.name == "integer_pow" and equation.params["y"] >= 0
+        return positive or equation.facts.tame
+
+    return all(tame(node.equation) for node in expression.nodes)
 
 
 def slope(expression: Expression, value: Any, reference: Any, constants: Any) -> Any:
@@ -91,6 +102,8 @@ def _valued_slope(
     if found is None:
         found = jnp.zeros_like(delta)
     found = jnp.broadcast_to(found, delta.shape)
+    if is_tame(expression):
+        return result, found
     return result, divided_difference.finite(found, result, known[id(expression.output)], delta)
 
 

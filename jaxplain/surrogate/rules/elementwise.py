@@ -110,7 +110,9 @@ def spread(operand: Any, shape: tuple[int, ...]) -> Any:
     if not isinstance(operand, Paired):
         return operand
     value, reference = broadcast(operand.value, shape), broadcast(operand.reference, shape)
-    return decided(equation, [waiting], 0, Pair(value, reference, operand.note))
+    # Such a shape has the same rank, or none.
+    repeated = tuple(i for i, n in enumerate(shape) if not operand.shape or operand.shape[i] != n)
+    return decided(equation, [waiting], 0, Pair(value, reference, operand.note, repeated))
 
 
 class _Broadcast(Equation):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from jaxplain.surrogate import compat
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.program import Equation
@@ -20,7 +22,17 @@ def linear(equation: Equation, *operands: Any) -> list[Any]:
     values = equation.bind(*map(value, operands))
     references = equation.bind(*map(reference, operands))
     note = _note(equation, operands)
-    return [Pair(v, v0, note) for v, v0 in zip(values, references, strict=True)]
+    repeated = _repeated(equation)
+    return [Pair(v, v0, note, repeated) for v, v0 in zip(values, references, strict=True)]
+
+
+def _repeated(equation: Equation) -> tuple[int, ...]:
+    """The axes along which a broadcast repeats what it is given."""
+    if equation.primitive is not jax.lax.broadcast_in_dim_p or not equation.inputs:
+        return ()
+    before, after = equation.inputs[0].aval.shape, equation.aval.shape
+    kept = dict(zip(equation.params["broadcast_dimensions"], before, strict=True))
+    return tuple(axis for axis, size in enumerate(after) if kept.get(axis) != size)
 
 
 def _note(equation: Equation, operands: Sequence[Any]) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -61,10 +61,12 @@ class Product(Waiting):
         factors = list(map(settled, self.factors))
         multiply = self.equation.function
 
-        def valued_slopes(values: Any, references: Any) -> tuple[Any, list[Any]]:
-            return functools.reduce(multiply, values), product_slopes(values, references)
+        weigh = _weigher(self.factors)
 
-        result = scaled(valued_slopes)(
+        def valued_slopes(values: Any, references: Any) -> tuple[Any, list[Any]]:
+            return functools.reduce(multiply, values), weigh(values, references)
+
+        result = scaled(valued_slopes, tame=True)(
             [factor.value for factor in factors], [factor.reference for factor in factors]
         )
         return Pair(result, self.reference, _joint_note(factors))
@@ -129,12 +131,13 @@ def quotient(theta: float | None, equation: Equation, a: Any, b: Any) -> Any:
         return Region(equation, (a, b), rescaled) if only else linear(equation, a, b)[0]
 
     by_theta = theta if b.note else None
+    weigh = _weigher([a, b])
 
     def valued_slopes(values: Any, references: Any) -> tuple[Any, list[Any]]:
         (a, b), (a0, b0) = values, references
         inverse, inverse0 = 1 / b, 1 / b0
         if by_theta is None:
-            of_a, of_inverse = product_slopes([a, inverse], [a0, inverse0])
+            of_a, of_inverse = weigh([a, inverse], [a0, inverse0])
         else:
             of_a = _mixed(by_theta, inverse, inverse0)
             of_inverse = _mixed(1 - by_theta, a, a0)
@@ -145,16 +148,57 @@ def quotient(theta: float | None, equation: Equation, a: Any, b: Any) -> Any:
     return Pair(result, equation.function(*references), _joint_note([a, b]))
 
 
+def _weigher(factors: Sequence[Any]) -> Callable[[Sequence[Any], Sequence[Any]], list[Any]]:
+    """What gives the slopes of these factors.
+
+    With a factor between -1 and 1 no term of either order is larger than the other factor itself:
+    each order counts one half. A factor that is one number for many (a norm's scale) has one order
+    for all of them.
+    """
+    if len(factors) != 2:
+        return product_slopes
+    if any(isinstance(factor, Region) and factor.bounded for factor in factors):
+        return lambda values, references: [
+            (v + v0) / 2 for v, v0 in zip(values[::-1], references[::-1], strict=True)
+        ]
+    axes = max((factor.repeated for factor in factors), key=len)
+    return functools.partial(_by_rows, axes) if axes else product_slopes
+
+
+def _by_rows(
+    axes: tuple[int, ...], values: Sequence[Any], references: Sequence[Any]
+) -> list[Any]:
+    """The slopes of two factors of which one is the same along these axes."""
+    sizes, sizes0 = ([_mean_size(v, axes) for v in end] for end in (values, references))
+    moves = [size + size0 for size, size0 in zip(sizes, sizes0, strict=True)]  # at most
+    return _ordered(values, references, haste(sizes, sizes0, moves, 0))
+
+
+def _mean_size(array: Any, axes: tuple[int, ...]) -> Any:
+    wide = array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return jnp.mean(jnp.abs(wide), axes, keepdims=True)
+
+
+def _ordered(values: Sequence[Any], references: Sequence[Any], haste: Any) -> list[Any]:
+    """The slopes of two factors, of which the first is in this haste and the second in the other.
+
+    Half of each order of change, for no haste: the midpoint. With haste 1 the first factor meets
+    the other's reference, and the other its value.
+    """
+    (v, w), (v0, w0) = values, references
+    late = (1 - haste) / 2
+    return [_lerp(w, w0, late), _lerp(v, v0, 1 - late)]
+
+
 def product_slopes(values: Sequence[Any], references: Sequence[Any]) -> list[Any]:
     """∫₀¹ Π_{j≠i} v_j(t) T_i'(t) dt along the path v_j(t) = v0_j + T_j(t) Δ_j.
 
     T(t) = t gives Shapley values.  A factor that had better change before (after) the others does
     so in the first (second) half: complete for any T, and exact by a quadrature for each half.
     """
-    hastes = [_own_haste(values, references, i) for i in range(len(values))]
     if len(values) == 2:
-        (v, w), (v0, w0) = values, references
-        return [meeting(w, w0, hastes[0]), meeting(v, v0, hastes[1])]
+        return _ordered(values, references, _own_haste(values, references, 0))
+    hastes = [_own_haste(values, references, i) for i in range(len(values))]
     points, weights = gauss_legendre(math.ceil(len(values) / 2))
     total = [jnp.zeros_like(v) for v in values]
     for late in (False, True):
@@ -202,12 +246,13 @@ def haste(sizes: Sequence[Any], sizes0: Sequence[Any], moves: Sequence[Any], i: 
     """1 where factor i of two had better change first, -1 where last, 0 where both are alike."""
     first = sizes0[1 - i] * moves[i] + sizes[i] * moves[1 - i]
     last = sizes[1 - i] * moves[i] + sizes0[i] * moves[1 - i]
-    return _beyond(last, first) - _beyond(first, last)
+    share = _beyond(jnp.maximum(first, last), jnp.minimum(first, last))
+    return jnp.where(last > first, share, -share)
 
 
 def _beyond(large: Any, small: Any) -> Any:
     """0 up to a ratio of `_FAR`, 1 from `_TOO_FAR` on, and smooth between."""
-    over, span = large - _FAR * small, (_TOO_FAR - _FAR) * small
-    between = (over > 0) & (over < span)
-    u = jnp.where(between, over / jnp.where(between, span, 1), over >= span)
-    return jnp.where(over > 0, u * u * (3 - 2 * u), 0)
+    span = _TOO_FAR - _FAR
+    ratio = large / (span * small + float(jnp.finfo(large.dtype).tiny))
+    u = jnp.clip(ratio - _FAR / span, 0, 1)
+    return u * u * (3 - 2 * u)

@@ -29,6 +29,11 @@ class Paired(Lifted):
         return ""
 
     @property
+    def repeated(self) -> tuple[int, ...]:
+        """The axes along which its only root is the same; see `Pair`."""
+        return ()
+
+    @property
     def roots(self) -> tuple[Any, ...]:
         """The computed values that it is an elementwise function of."""
         return (self,)
@@ -62,7 +67,7 @@ class Paired(Lifted):
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["value", "reference"], meta_fields=["note"]
+    jax.tree_util.register_dataclass, data_fields=["value", "reference"], meta_fields=["note", "repeated"]
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pair(Paired):
@@ -70,12 +75,14 @@ class Pair(Paired):
 
     `note` says that it is made of sums over elements ("sum"), or divides by them ("scale"). It
     tells the compiler what few numbers many read, and `rescale(norm_theta=)` what a norm's scale
-    is; no number depends on it otherwise, for it may be lost in a loop.
+    is; no number depends on it otherwise, for it may be lost in a loop.  `repeated` are axes along
+    which all elements are one: what is told by the sizes of numbers is told once for all of them.
     """
 
     value: Any
     reference: Any
     note: str = ""
+    repeated: tuple[int, ...] = ()
 
     @classmethod
     def lift(cls, value: Any, reference: Any, parts: Any = None) -> Pair:

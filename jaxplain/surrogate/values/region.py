@@ -87,6 +87,15 @@ class Region(Waiting):
         notes = [operand.note for operand in actives(self.operands)]
         return "scale" if kept and "scale" in notes else "sum"
 
+    @property
+    def repeated(self) -> tuple[int, ...]:
+        return self.roots[0].repeated if len(self.roots) == 1 else ()
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it lies between -1 and 1, by what computes it last."""
+        return self.equation.facts.bounded
+
     @functools.cached_property
     def value(self) -> Any:
         """The value at x, by JAX's own operations."""
