@@ -67,7 +67,9 @@ class Paired(Lifted):
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["value", "reference"], meta_fields=["note", "repeated"]
+    jax.tree_util.register_dataclass,
+    data_fields=["value", "reference"],
+    meta_fields=["note", "repeated"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pair(Paired):
