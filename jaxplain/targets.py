@@ -119,12 +119,13 @@ def log_odds(f: Callable[..., Any], a: Index, b: Index) -> Callable[..., Any]:
 
     def odds(*args: Any) -> Any:
         z = jnp.asarray(f(*args))
+        first, second = _at(z, a), _at(z, b)
         if _same(z, a, b):
             raise ValueError(
                 f"the log-odds of class {a} against class {b} are always 0: of an output of shape "
                 f"{z.shape} they are one class"
             )
-        return _at(z, a) - _at(z, b)
+        return first - second
 
     return odds
 

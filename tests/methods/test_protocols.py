@@ -57,7 +57,7 @@ def test_one_sentence_for_a_surplus_key(name):
 @pytest.mark.parametrize("name", [*DRAWN, *FIXED])
 def test_chunks_are_checked_when_a_method_is_built(name):
     for chunk in (0, -1, 0.5):
-        with pytest.raises(ValueError, match="^chunk must be at least 1, and is"):
+        with pytest.raises(ValueError, match=r"^chunk must be at least 1, and is"):
             (DRAWN | FIXED)[name](chunk=chunk)
 
 
