@@ -88,6 +88,13 @@ def plain_printing():
 
 
 @pytest.fixture
+def strict_promotion():
+    """No rank and no dtype is promoted unasked, as in the suites of users who forbid it."""
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
 def x64():
     """Float64 for the length of one test."""
     with jax.enable_x64(True):

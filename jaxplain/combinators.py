@@ -9,7 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain._numerics.chunking import leading_size, moments
+from jaxplain._keys import drawn, nothing_drawn
+from jaxplain._numerics.chunking import check_chunk, leading_size, moments
+from jaxplain._numerics.trees import root
 from jaxplain.surrogate import staging
 
 _REDUCTIONS = ("mean", "square", "variance")
@@ -63,6 +65,7 @@ def expected(method: Callable[..., Any]) -> Callable[..., Any]:
         standard_error: bool = False,
         **options: Any,
     ) -> Callable[..., Any]:
+        check_chunk(chunk)
         argnums = options.get("argnums", 0)
 
         def average(refs: Any, args: tuple[Any, ...]) -> Any:
@@ -73,32 +76,21 @@ def expected(method: Callable[..., Any]) -> Callable[..., Any]:
             mean, variance = moments(lambda ref: method(f, ref, **options)(*args), refs, chunk)
             if not standard_error:
                 return mean
-            return mean, jax.tree.map(lambda m, v: _root(v / (count - 1), m.dtype), mean, variance)
+            error = lambda m, v: root(v / (count - 1)).astype(m.dtype)
+            return mean, jax.tree.map(error, mean, variance)
 
-        def explain_drawn(*args: Any, key: Any = None) -> Any:
-            if key is None:
-                raise TypeError(
-                    "refs is a function of (x, key): call explain(x, ..., key=jax.random.key(0))"
-                )
+        @drawn("refs, which is a function of (x, key)")
+        def explain_drawn(*args: Any, key: Any) -> Any:
             return average(refs(staging.as_numbers(staging.pick(args, argnums)), key), args)
 
-        def explain_given(*args: Any, **unknown: Any) -> Any:
-            if unknown:
-                raise TypeError(
-                    f"explain got {sorted(unknown)}, and refs is not a function: there is nothing "
-                    "to draw, and other arguments of f go by position"
-                )
+        def explain_given(*args: Any) -> Any:
             return average(refs, args)
 
-        return explain_drawn if callable(refs) else explain_given
+        if callable(refs):
+            return explain_drawn
+        return nothing_drawn(explain_given, "refs is not a function")
 
     return expected_method
-
-
-def _root(square: Any, dtype: Any) -> Any:
-    """√ with the slope 0 at 0, where the references agree."""
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0).astype(dtype)
 
 
 def smooth(
@@ -128,7 +120,8 @@ def smooth(
       sums to the mean of f(x + σε) - f(ref).  An explain that takes `key=` gets one per sample.
 
     Raises:
-      ValueError: samples < 1, an unknown reduce, or stdev does not broadcast to x.
+      TypeError: a key is missing.
+      ValueError: samples < 1, an unknown reduce, chunk < 1, or stdev does not broadcast to x.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxplain as jxp
@@ -144,6 +137,9 @@ def smooth(
     if reduce not in _REDUCTIONS:
         raise ValueError(f"unknown reduce {reduce!r}: one of {_REDUCTIONS}")
 
+    check_chunk(chunk)
+
+    @drawn("the noise")
     def smoothed(*args: Any, key: Any) -> Any:
         x = staging.as_input(staging.pick(args, argnums))
         scale = staging.as_reference(stdev, x)

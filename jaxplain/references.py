@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._numerics.blur import blur, radius
 from jaxplain._numerics.chunking import leading_size
 from jaxplain.surrogate import staging
 
-_TRUNCATE = 4.0  # a Gaussian's kernel ends at so many standard deviations, as in SciPy
 _BASES = 4
 _UNKNOWN = _BASES  # an all-zero column is a fifth letter
 _LETTERS = _BASES + 1
@@ -182,20 +182,8 @@ def gaussian_blur(
     x = jnp.asarray(x)
     for axis, sigma in zip(axes, stdevs, strict=True):
         if sigma > 0:
-            x = _blur(x, sigma, axis)
+            x = blur(x, sigma, radius(sigma), axis)
     return x
-
-
-def _blur(x: jax.Array, sigma: float, axis: int) -> jax.Array:
-    radius = int(_TRUNCATE * sigma + 0.5)
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel = jnp.asarray(weights / weights.sum(), x.dtype)
-
-    def line(values: jax.Array) -> jax.Array:
-        mirrored = jnp.pad(values, radius, mode="symmetric")
-        return jnp.convolve(mirrored, kernel, mode="valid", precision=jax.lax.Precision.HIGHEST)
-
-    return jnp.apply_along_axis(line, axis, x)
 
 
 def uniform_noise(x: Any, key: jax.Array, *, low: Any = 0.0, high: Any = 1.0, samples: int) -> Any:

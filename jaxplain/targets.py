@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Index = Any  # an int, a tuple of ints, or a traced integer
 
@@ -27,13 +28,15 @@ def logit(f: Callable[..., Any], index: Index) -> Callable[..., Any]:
     Args:
       f: `f(x, *args)` → array of outputs.
       index: int, tuple (one entry an axis), or traced integer; per-example targets are
-        `lambda x, k: logit(f, k)(x)` under `vmap`.
+        `lambda x, k: logit(f, k)(x)` under `vmap`. A negative one counts from the end.
 
     Returns:
-      A scalar function of f's arguments.
+      A scalar function of f's arguments. Where a traced index is out of range its value is NaN,
+      and so is every contribution.
 
     Raises:
       IndexError: a known index is out of range.
+      TypeError: an index is no integer.
 
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
@@ -56,12 +59,16 @@ def probability(
     Returns:
       A scalar function of f's arguments.
 
+    Raises:
+      IndexError, TypeError: as `logit`.
+      ValueError: f has one output, of which the softmax is always 1; temperature ≤ 0.
+
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
       >>> float(jxp.probability(lambda x: x, 0)(jnp.zeros(4)))
       0.25
     """
-    return lambda *args: _at(jax.nn.softmax(f(*args) / _positive(temperature), axis=-1), index)
+    return lambda *args: _at(jax.nn.softmax(_tempered(f(*args), temperature), axis=-1), index)
 
 
 def log_likelihood(
@@ -77,12 +84,16 @@ def log_likelihood(
     Returns:
       A scalar function of f's arguments; its gradient in the logits is (1{j=k} - a_j)/T.
 
+    Raises:
+      IndexError, TypeError: as `logit`.
+      ValueError: as `probability`.
+
     Example:
       >>> import jax, jax.numpy as jnp, jaxplain as jxp
       >>> jax.grad(jxp.log_likelihood(lambda z: z, 0))(jnp.zeros(2))
       Array([ 0.5, -0.5], dtype=float32)
     """
-    return lambda *args: _at(jax.nn.log_softmax(f(*args) / _positive(temperature), axis=-1), index)
+    return lambda *args: _at(jax.nn.log_softmax(_tempered(f(*args), temperature), axis=-1), index)
 
 
 def log_odds(f: Callable[..., Any], a: Index, b: Index) -> Callable[..., Any]:
@@ -96,6 +107,10 @@ def log_odds(f: Callable[..., Any], a: Index, b: Index) -> Callable[..., Any]:
     Returns:
       A scalar function of f's arguments.
 
+    Raises:
+      IndexError, TypeError: as `logit`.
+      ValueError: a and b are one class.
+
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
       >>> float(jxp.log_odds(lambda z: z, 0, 1)(jnp.array([3.0, 1.0])))
@@ -103,8 +118,14 @@ def log_odds(f: Callable[..., Any], a: Index, b: Index) -> Callable[..., Any]:
     """
 
     def odds(*args: Any) -> Any:
-        z = f(*args)
-        return _at(z, a) - _at(z, b)
+        z = jnp.asarray(f(*args))
+        first, second = _at(z, a), _at(z, b)
+        if _same(z, a, b):
+            raise ValueError(
+                f"the log-odds of class {a} against class {b} are always 0: of an output of shape "
+                f"{z.shape} they are one class"
+            )
+        return first - second
 
     return odds
 
@@ -120,6 +141,10 @@ def contrast(f: Callable[..., Any], index: Index) -> Callable[..., Any]:
       A scalar function of f's arguments; its contributions are those to z_k less their mean over
       classes.
 
+    Raises:
+      IndexError, TypeError: as `logit`.
+      ValueError: f has one output, of which the contrast is always 0.
+
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
       >>> float(jxp.contrast(lambda z: z, 0)(jnp.array([3.0, 1.0])))
@@ -127,40 +152,88 @@ def contrast(f: Callable[..., Any], index: Index) -> Callable[..., Any]:
     """
 
     def contrasted(*args: Any) -> Any:
-        z = jnp.asarray(f(*args))
+        z = _classes(f(*args), "the contrast of 1 output with its own mean is always 0")
         return _at(z - jnp.mean(z, axis=-1, keepdims=True), index)
 
     return contrasted
 
 
 def _at(output: Any, index: Index) -> Any:
+    """The output's entry at an index; NaN, its derivative too, where a traced index is no class."""
     output = jnp.asarray(output)
     entries = index if isinstance(index, tuple) else (index,)
-    for axis, entry in enumerate(entries):
-        if axis >= output.ndim:
-            raise IndexError(f"index {index} has more entries than the output {output.shape} axes")
-        if isinstance(entry, int) and not -output.shape[axis] <= entry < output.shape[axis]:
+    if len(entries) > output.ndim:
+        raise IndexError(f"index {index} has more entries than the output {output.shape} axes")
+    for entry, size in zip(entries, output.shape, strict=False):
+        if isinstance(entry, bool) or not jnp.issubdtype(jnp.result_type(entry), jnp.integer):
+            raise TypeError(f"a class is an integer, or a tuple of them, and not {index!r}")
+        if _is_known(entry) and not _in_range(np.asarray(entry), size).all():
             raise IndexError(f"index {index} is out of range for an output of {output.shape}")
-    for entry in entries:
-        traced = isinstance(entry, jax.core.Tracer) and entry.ndim == 0
-        output = _selected(output, entry) if traced else output[entry]
+    if all(map(_is_known, entries)):
+        known = map(np.asarray, entries)
+        return output[tuple(entry if entry.ndim else int(entry) for entry in known)]
+    # As wide as places are: a class of few bits need not reach the last one.
+    entries = tuple(jnp.asarray(entry).astype(int) for entry in entries)
+    return _at_traced(output, *jnp.broadcast_arrays(*entries))
+
+
+def _at_traced(output: jax.Array, *entries: jax.Array) -> jax.Array:
+    r"""Σ over the indexed axes of 1{place = index} z, which asks no more of a sharded z than a sum.
+
+    Where the index is no place, z times NaN: then so are the slopes in all of z.
+    """
+    if entries[0].ndim:
+        return jax.vmap(lambda *entries: _at_traced(output, *entries))(*entries)
+    indexed = output.shape[: len(entries)]
+    valid, here = jnp.asarray(True), jnp.ones((1,) * output.ndim, bool)
+    for axis, (entry, size) in enumerate(zip(entries, indexed, strict=True)):
+        valid &= _in_range(entry, size)
+        place = jnp.arange(size)
+        one = place == jnp.where(entry < 0, entry + size, entry)
+        here = here & one.reshape((1,) * axis + (size,) + (1,) * (output.ndim - axis - 1))
+    marked = output * jnp.where(valid, 1, jnp.nan).astype(output.dtype)
+    chosen = jnp.where(jnp.broadcast_to(here, output.shape), marked, 0)
+    # Where no place is chosen the sum is 0, but its derivative meets the NaN that z is marked by.
+    missing = jnp.where(valid, 0, jnp.nan).astype(output.dtype)
+    return chosen.sum(tuple(range(len(entries)))) + missing
+
+
+def _in_range(entry: Any, size: int) -> Any:
+    return (-size <= entry) & (entry < size)
+
+
+def _same(output: jax.Array, a: Index, b: Index) -> bool:
+    """Whether two known indices are one place of the output."""
+    both = [index if isinstance(index, tuple) else (index,) for index in (a, b)]
+    if not all(_is_known(entry) and np.ndim(entry) == 0 for index in both for entry in index):
+        return False
+    places = [
+        [int(entry) % size for entry, size in zip(index, output.shape, strict=False)]
+        for index in both
+    ]
+    return places[0] == places[1] and len(both[0]) == len(both[1])
+
+
+def _is_known(value: Any) -> bool:
+    return not isinstance(value, jax.core.Tracer)
+
+
+def _classes(output: Any, score: str) -> Any:
+    """An output whose last axis holds at least two classes, which `score` compares."""
+    output = jnp.asarray(output)
+    if output.ndim == 0 or output.shape[-1] == 1:
+        z = "f(x)" if output.ndim == 0 else "f(x)[0]" if output.ndim == 1 else "f(x)[..., 0]"
+        raise ValueError(
+            f"{score}, and f's output has shape {output.shape}. If it is the logit of a sigmoid, "
+            f"explain the logit itself, `lambda x: {z}`, or the probability, "
+            f"`lambda x: jax.nn.sigmoid({z})`"
+        )
     return output
 
 
-def _selected(outputs: Any, index: Any) -> Any:
-    """outputs[index] as a sum over all of them; NaN where there is no such one.
-
-    A gather by an index that is sharded over devices, of an array that is not, is refused on
-    meshes whose axes are explicit; and it clamps an index that is out of range.
-    """
-    places = jnp.arange(len(outputs))
-    index = index.astype(places.dtype)
-    here = places == jnp.where(index < 0, index + len(outputs), index)
-    chosen = jnp.where(here.reshape(-1, *(1,) * (outputs.ndim - 1)), outputs, 0).sum(0)
-    return jnp.where(here.any(), chosen, jnp.nan)
-
-
-def _positive(temperature: Any) -> Any:
-    if isinstance(temperature, int | float) and temperature <= 0:
+def _tempered(output: Any, temperature: Any) -> Any:
+    """z/T of at least two classes."""
+    z = _classes(output, "softmax over 1 output is always 1")
+    if _is_known(temperature) and not temperature > 0:
         raise ValueError(f"temperature must be positive, and is {temperature}")
-    return temperature
+    return z / temperature

@@ -11,9 +11,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxplain._numerics.cpu_layout import channels_last
+from jaxplain._numerics.loops import compiled
+from jaxplain._numerics.trees import wide
 from jaxplain.surrogate import compat
+
+
+def check_chunk(chunk: int | None, name: str = "chunk") -> None:
+    """An error where a method is built with a chunk that holds nothing."""
+    if chunk is not None and (not isinstance(chunk, int | np.integer) or chunk < 1):  # type: ignore[redundant-expr]
+        raise ValueError(f"{name} must be at least 1, and is {chunk!r}")
 
 
 def weighted_sum(
@@ -44,10 +53,10 @@ def moments(function: Callable[[Any], Any], items: Any, chunk: int | None = None
 
         def mean(y: Any) -> Any:
             rough = _total(ones, y) / count.astype(y.dtype)
-            return rough + _total(ones, y - rough) / count.astype(y.dtype)
+            return rough + _total(ones, y - rough[None]) / count.astype(y.dtype)
 
         means = jax.tree.map(mean, outputs)
-        squares = jax.tree.map(lambda y, m: _total(ones, jnp.square(y - m)), outputs, means)
+        squares = jax.tree.map(lambda y, m: _total(ones, jnp.square(y - m[None])), outputs, means)
         return count, means, squares
 
     def merge(a: Any, b: Any) -> Any:
@@ -69,11 +78,11 @@ def moments(function: Callable[[Any], Any], items: Any, chunk: int | None = None
 def chunked_map(function: Callable[[Any], Any], items: Any, chunk: int | None = None) -> Any:
     """Function(items_i) stacked over the leading axis, `chunk` of them at a time."""
     count = leading_size(items)
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, and is {chunk}")
+    check_chunk(chunk)
     if chunk is None or chunk >= count:
         return jax.vmap(function)(items)
-    return jax.lax.map(channels_last(function), items, batch_size=chunk)
+    one = channels_last(function)
+    return compiled(lambda items: jax.lax.map(one, items, batch_size=chunk), items)
 
 
 def leading_size(items: Any) -> int:
@@ -101,18 +110,34 @@ def _fold(
     Zeros are neutral to `merge`.
     """
     count = leading_size(items)
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, and is {chunk}")
+    check_chunk(chunk)
     if chunk is None or chunk >= count:
         outputs = jax.vmap(function)(items)
-        return summarise(jax.tree.map(_wide, outputs), weights), outputs
+        return summarise(jax.tree.map(wide, outputs), weights), outputs
 
+    return compiled(
+        lambda items, weights: _folded(function, summarise, merge, items, weights, chunk),
+        items,
+        weights,
+    )
+
+
+def _folded(
+    function: Callable[[Any], Any],
+    summarise: Callable[[Any, Any], Any],
+    merge: Callable[[Any, Any], Any],
+    items: Any,
+    weights: Any,
+    chunk: int,
+) -> tuple[Any, Any]:
+    """`_fold` by a loop over whole chunks, and one that is not whole."""
+    count = leading_size(items)
     function = jax.jit(channels_last(function))  # traced once for all that follows
 
     # Differentiated again, a chunk is computed again, lest the loop hold all chunks' residuals.
     @jax.checkpoint
     def part(items: Any, weights: Any) -> Any:
-        return summarise(jax.tree.map(_wide, jax.vmap(function)(items)), weights)
+        return summarise(jax.tree.map(wide, jax.vmap(function)(items)), weights)
 
     whole = count // chunk * chunk
     chunks, rest = (
@@ -124,17 +149,15 @@ def _fold(
     summary, _ = jax.lax.scan(step, compat.zeros(shapes), chunks)
     if whole < count:
         summary = merge(summary, part(*rest))
-    return summary, jax.eval_shape(function, jax.tree.map(lambda a: a[0], items))
+    form = jax.eval_shape(function, jax.tree.map(lambda a: a[0], items))
+    # As arrays of no elements, for a program returns arrays; only the dtype is asked for.
+    return summary, jax.tree.map(lambda s: jnp.zeros((0,), s.dtype), form)
 
 
 def _total(weights: Any, y: Any) -> Any:
     # As a dot, for `(a @ b).sum(0)` comes out wrong on XLA's CPU from jaxlib 0.10.2 on where a has
     # thousands of rows and b is a constant (the fusions of jax issue 39103).
     return jnp.tensordot(weights.astype(y.dtype), y, 1, precision=jax.lax.Precision.HIGHEST)
-
-
-def _wide(y: Any) -> Any:
-    return y.astype(jnp.promote_types(y.dtype, jnp.float32))
 
 
 def _like(outputs: Any, results: Any) -> Any:

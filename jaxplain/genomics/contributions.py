@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._keys import checked, surplus
 from jaxplain._numerics.chunking import leading_size
 from jaxplain.combinators import expected
 from jaxplain.genomics.onehot import check_shape, of_floats
@@ -145,13 +146,10 @@ def deeplift_shap(
         xs = xs if isinstance(xs, np.ndarray) else staging.as_numbers(xs)
         check_shape(xs, (3,))
         is_drawn = refs is None and callable(given)
-        if is_drawn != (key is not None):
-            raise TypeError(
-                "references are drawn for each sequence: call explain(xs, ..., "
-                "key=jax.random.key(0))"
-                if is_drawn
-                else "refs are given: there is no use of a key"
-            )
+        if is_drawn:
+            key = checked(key, "the references of each sequence")
+        elif key is not None:
+            raise surplus(["key"], "refs are given")
         count = leading_size((xs, args))
         own = jax.random.split(key, count) if is_drawn else _checked(given, refs, xs.shape)
         is_shared = not is_drawn and refs is None

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain._keys import nothing_drawn
 from jaxplain.methods.gradients import guided_backprop
 from jaxplain.named import taps
 from jaxplain.surrogate import staging
@@ -189,6 +190,7 @@ def guided_grad_cam(
     cam = grad_cam(f, at=at, channel_axis=channel_axis, argnums=argnums)
     guided = guided_backprop(f, argnums=argnums)
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         heat = cam(*args)
 
@@ -236,6 +238,7 @@ def _cam(
 ) -> Map:
     """`weigh(layer, gradient)` → map, on arrays with the channels last."""
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         tapped = taps.tapped(f, at, args, argnums)
         if not tapped.single:

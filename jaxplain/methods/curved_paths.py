@@ -10,15 +10,17 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jaxplain._numerics.chunking import chunked_map
+from jaxplain._keys import nothing_drawn
+from jaxplain._numerics import blur as blurring
+from jaxplain._numerics.chunking import check_chunk, chunked_map
 from jaxplain._numerics.cpu_layout import channels_last
+from jaxplain._numerics.loops import compiled
+from jaxplain._numerics.trees import between, minus, total, wide_dtype
 from jaxplain.methods.gradients import gradient
 from jaxplain.methods.integrated_gradients import Path, check_path, integrated_gradients
 from jaxplain.methods.neurons import conductance
 from jaxplain.named import taps
 from jaxplain.surrogate import staging
-
-_TRUNCATE = 4.0  # a Gaussian's kernel ends at so many standard deviations
 
 
 def guided_integrated_gradients(
@@ -82,15 +84,16 @@ def guided_integrated_gradients(
             max_distance=max_distance,
             return_gap=return_gap,
         )
-        return taps.straight(method, f, at, ref, argnums)
+        return nothing_drawn(taps.straight(method, f, at, ref, argnums))
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         x = staging.attributed(f, args, argnums)
         end, unravel = ravel_pytree(x)
         start, _ = ravel_pytree(staging.as_reference(ref, x))
         # A way of many small steps needs more digits than half precision has.
-        dtype, start = end.dtype, start.astype(jnp.promote_types(end.dtype, jnp.float32))
-        delta = end - start
+        dtype, start = end.dtype, start.astype(wide_dtype(end.dtype))
+        delta = end.astype(start.dtype) - start
         length = jnp.abs(delta)
         explain_gradient = gradient(f, argnums=argnums)
 
@@ -99,13 +102,13 @@ def guided_integrated_gradients(
 
         @channels_last
         def slope_at(ways: Any) -> Any:
-            return ravel_pytree(explain_gradient(*place(ways)))[0]
+            return ravel_pytree(explain_gradient(*place(ways)))[0].astype(start.dtype)
 
         def step(state: Any, number: Any) -> Any:
             """How far each element has come, and what it has contributed."""
             ways, scores = state
             slope = slope_at(ways)
-            target = (number + 1) / steps
+            target = (number + 1).astype(start.dtype) / steps
             low = jnp.maximum(target - max_distance, 0)
             high = jnp.minimum(target + max_distance, 1)
             moved = _advance(
@@ -119,7 +122,9 @@ def guided_integrated_gradients(
             return (moved, scores + slope * (moved - ways) * delta), None
 
         start_state = (jnp.zeros_like(delta), jnp.zeros_like(delta))
-        (_, scores), _ = jax.lax.scan(step, start_state, jnp.arange(steps))
+        (_, scores), _ = compiled(
+            lambda state: jax.lax.scan(step, state, jnp.arange(steps)), start_state
+        )
         result = unravel(scores.astype(dtype))
         if not return_gap:
             return result
@@ -143,7 +148,8 @@ def _advance(ways: Any, slopes: Any, length: Any, high: Any, target: Any, fracti
 
     def batch_from(first: Any) -> tuple[Any, Any]:
         """The fraction of what is still free that moves next, and its equals: from, to."""
-        last = first + jnp.floor(fraction * (count - first - 1)).astype(count.dtype)
+        left = (count - first - 1).astype(length.dtype)
+        last = first + jnp.floor(fraction * left).astype(count.dtype)
         return first, (ranked <= ranked[jnp.maximum(last, 0)]).sum(dtype=count.dtype)
 
     def moves_wholly(batch: tuple[Any, Any]) -> Any:
@@ -213,18 +219,20 @@ def blur_integrated_gradients(
 
     Source: Xu, Venugopalan & Sundararajan, arXiv 2004.03383, eq. 6.
     """
+    check_chunk(chunk)
     if stdev <= 0:
         raise ValueError(f"stdev must be positive, and is {stdev}")
     blurred_axes = (axes,) if isinstance(axes, int) else tuple(axes)
 
     def blur(x: Any, sigma: Any) -> Any:
         for axis in blurred_axes:
-            x = _blur(x, sigma, int(_TRUNCATE * stdev + 0.5), axis)
+            x = blurring.blur(x, sigma, blurring.radius(stdev), axis)
         return x
 
     def sharpen(ref: Any, x: Any, alpha: Any) -> Any:
         return blur(x, (1 - alpha) * stdev)
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         x = staging.attributed(f, args, argnums)
         if not staging.same_tree(x, 0):
@@ -244,20 +252,6 @@ def blur_integrated_gradients(
         )(*args)
 
     return explain
-
-
-def _blur(x: Any, sigma: Any, radius: int, axis: int) -> Any:
-    """Blurred along an axis, differentiable in σ, which may be 0."""
-    offsets = jnp.arange(-radius, radius + 1)
-    positive = jnp.where(sigma > 0, sigma, 1).astype(x.dtype)
-    weights = jnp.exp(-jnp.square(offsets / positive) / 2)
-    weights = jnp.where(sigma > 0, weights / weights.sum(), offsets == 0).astype(x.dtype)
-
-    def line(values: Any) -> Any:
-        mirrored = jnp.pad(values, radius, mode="symmetric")
-        return jnp.convolve(mirrored, weights, mode="valid", precision=jax.lax.Precision.HIGHEST)
-
-    return jnp.apply_along_axis(line, axis, x)
 
 
 def idgi(
@@ -302,14 +296,16 @@ def idgi(
 
     Source: Yang, Wang & Bilgic, arXiv 2303.14242, eq. 10 and algorithm 1.
     """
+    check_chunk(chunk)
     if steps < 1:
         raise ValueError(f"steps must be at least 1, and is {steps}")
     if at is not None:
         if path is not None:
             raise ValueError("the path to a value inside is straight: give `at` or `path`")
         method = functools.partial(idgi, steps=steps, chunk=chunk, return_gap=return_gap)
-        return taps.straight(method, f, at, ref, argnums)
+        return nothing_drawn(taps.straight(method, f, at, ref, argnums))
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         x = staging.attributed(f, args, argnums)
         reference = staging.as_reference(ref, x)
@@ -317,7 +313,7 @@ def idgi(
         def point_at(alpha: Any) -> Any:
             if path is not None:
                 return path(reference, x, alpha)
-            return jax.tree.map(lambda r, v: r + alpha.astype(v.dtype) * (v - r), reference, x)
+            return between(reference, minus(x, reference), alpha)
 
         def value(point: Any) -> Any:
             y = staging.call(f, *staging.place(args, argnums, point))
@@ -334,19 +330,17 @@ def idgi(
             )
             safe = jnp.where(largest > 0, largest, 1)
             squares = jax.tree.map(lambda s: jnp.square(s / safe.astype(s.dtype)), slopes)
-            norm = sum((jnp.sum(square) for square in jax.tree.leaves(squares)), jnp.zeros_like(y))
-            norm = jnp.where(largest > 0, norm, 1)
+            norm = jnp.where(largest > 0, total(squares, y), 1)
             return y, jax.tree.map(lambda s: s / norm.astype(s.dtype), squares)
 
         if path is not None:
             check_path(path, reference, x)
-        values, shares = chunked_map(share, jnp.arange(steps) / steps, chunk)
+        values, shares = chunked_map(share, jnp.arange(steps, dtype=float) / steps, chunk)
         last = value(point_at(jnp.ones(())))
         rises = jnp.diff(jnp.append(values, last))
         scores = jax.tree.map(lambda s: jnp.tensordot(rises.astype(s.dtype), s, 1), shares)
         if not return_gap:
             return scores
-        total = sum((jnp.sum(s) for s in jax.tree.leaves(scores)), jnp.zeros_like(last))
-        return scores, last - values[0] - total
+        return scores, last - values[0] - total(scores, last)
 
     return explain

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain._keys import nothing_drawn
 from jaxplain.named import taps
 from jaxplain.surrogate import RuleTable, evaluate, staging
 from jaxplain.surrogate.rules.by_name import by_name
@@ -73,6 +74,7 @@ def deeplift(
     """
     table = by_name(rules)
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)

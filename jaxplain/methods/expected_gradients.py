@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain._numerics.chunking import leading_size, moments
+from jaxplain._keys import drawn
+from jaxplain._numerics.chunking import check_chunk, leading_size, moments
+from jaxplain._numerics.trees import between, minus, root, times
 from jaxplain.methods.gradients import gradient
 from jaxplain.named import taps
 from jaxplain.surrogate import staging
@@ -50,7 +52,7 @@ def expected_gradients(
       for one name, {name: array} for several.
 
     Raises:
-      TypeError: f is not scalar-valued, or x is not made of floating arrays.
+      TypeError: f is not scalar-valued, or x is not made of floating arrays; a key is missing.
       ValueError: too few samples, refs do not broadcast to x behind their axis, or chunk < 1.
 
     Example:
@@ -62,10 +64,12 @@ def expected_gradients(
 
     Source: Erion et al., arXiv 1906.10670, eq. 2; Lundberg's GradientExplainer (GradientSHAP).
     """
+    check_chunk(chunk)
     least = 2 if standard_error else 1
     if samples < least:
         raise ValueError(f"samples must be at least {least}, and is {samples}")
 
+    @drawn("references and their places on the way to x")
     def explain(*args: Any, key: Any) -> Any:
         inputs = staging.attributed(f, args, argnums, integers=at is not None)
         background = staging.as_references(refs, inputs)
@@ -77,7 +81,7 @@ def expected_gradients(
             number, alpha = draw
             ref = jax.tree.map(lambda r: r[number], background)
             ref = staging.as_reference(ref, x) if tapped is None else tapped.reference(ref)
-            point = jax.tree.map(lambda r, v: r + alpha.astype(v.dtype) * (v - r), ref, x)
+            point = between(ref, minus(x, ref), alpha)
             if tapped is None:
                 slope = gradient(f, argnums=argnums)(*staging.place(args, argnums, point))
                 ends = x, ref
@@ -86,13 +90,13 @@ def expected_gradients(
                 ends = tuple(tapped.result(tapped.values(end)) for end in (x, ref))
             if not multiply:
                 return slope
-            return jax.tree.map(lambda s, v, r: s * (v - r), slope, *ends)
+            return times(slope, minus(*ends))
 
         mean, variance = moments(contribution, (chosen, alphas), chunk)
         if not standard_error:
             return mean
         return mean, jax.tree.map(
-            lambda m, v: jnp.sqrt(v / (samples - 1)).astype(m.dtype), mean, variance
+            lambda m, v: root(v / (samples - 1)).astype(m.dtype), mean, variance
         )
 
     return explain
@@ -112,4 +116,5 @@ def _draws(references: int, samples: int, key: Any) -> tuple[Any, Any]:
     places = jax.vmap(lambda key: jax.random.permutation(key, references))(keys[:rounds])
     rest = jax.random.permutation(keys[-1], last)
     place = jnp.concatenate([places.ravel(), rest]) + number // references * references
-    return at, (place + jax.random.uniform(jitter_key, (samples,))) / samples
+    jitter = jax.random.uniform(jitter_key, (samples,))
+    return at, (place.astype(jitter.dtype) + jitter) / samples

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain import rules
+from jaxplain._keys import nothing_drawn
 from jaxplain.named import taps
 from jaxplain.surrogate import RuleTable, evaluate, staging
 
@@ -41,6 +42,7 @@ def gradient(
     Source: Simonyan et al., arXiv 1312.6034, eq. 4.
     """
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)
@@ -81,7 +83,7 @@ def saliency(
     Source: Simonyan et al., arXiv 1312.6034, section 3.1.
     """
     explain_gradient = gradient(f, at=at, argnums=argnums)
-    return lambda *args: jax.tree.map(jnp.abs, explain_gradient(*args))
+    return nothing_drawn(lambda *args: jax.tree.map(jnp.abs, explain_gradient(*args)))
 
 
 def input_x_gradient(
@@ -116,6 +118,7 @@ def input_x_gradient(
     """
     explain_gradient = gradient(f, argnums=argnums)
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)
@@ -189,6 +192,7 @@ def deconvnet(
 def _by_table(
     f: Callable[..., Any], table: RuleTable, at: taps.At | None, argnums: staging.Argnums
 ) -> Explain:
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
             tapped = taps.tapped(f, at, args, argnums)

@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.adaptive import Node, integrate
-from jaxplain._numerics.chunking import weighted_sum
+from jaxplain._numerics.chunking import check_chunk, weighted_sum
 from jaxplain._numerics.quadrature import gauss_legendre
+from jaxplain._numerics.trees import between, minus, times, total
 from jaxplain.methods.gradients import gradient
 from jaxplain.named import taps
 from jaxplain.surrogate import staging
@@ -47,9 +49,10 @@ def integrated_gradients(
       quadrature: nodes and weights on [0, 1], the weights summing to 1: `"gauss-legendre"`
         (exact for gradients polynomial in α up to degree 2n-1), `"midpoint"` ((k+½)/n), `"left"`
         (k/n), `"right"` ((k+1)/n), or `"trapezoid"` (k/(n-1), both ends at half weight).
-      tolerance: take as few gradients as make |gap| ≤ tolerance · |f(x) - f(ref)|, whatever
-        `steps`, `quadrature` and `chunk` say: nested rules of 1, 3 and 7, then one more at a time
-        where most of f's change is missed. explain also returns how many it took, beside which f
+      tolerance: take as few gradients as make |gap| ≤ tolerance · |f(x) - f(ref)|, and every
+        contribution known to tolerance · Σ|C| (one more rule moves it by no more), whatever
+        `steps`, `quadrature` and `chunk` say: nested rules of 1, 3, 7 and 15, or from 7 on one
+        more at a time where most is missed. explain also returns how many it took, beside which f
         itself is evaluated at x and ref; it has no reverse mode.
       max_steps: the most gradients for a tolerance, ≥ 1, all kept until the end.
       chunk: how many steps are evaluated at once; None all. Bounds memory, changes nothing else.
@@ -89,6 +92,7 @@ def integrated_gradients(
     Source: Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks",
     arXiv 1703.01365, eq. 1 (and eq. 3 for the sum).
     """
+    check_chunk(chunk)
     alphas, weights = nodes_and_weights(quadrature, steps)
     if path is not None and not multiply:
         raise ValueError("along a path of one's own there is no common factor to leave out")
@@ -105,26 +109,25 @@ def integrated_gradients(
             return_gap=return_gap,
             max_steps=max_steps,
         )
-        return taps.straight(method, f, at, ref, argnums)
+        return nothing_drawn(taps.straight(method, f, at, ref, argnums))
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         x = staging.attributed(f, args, argnums)
         reference = staging.as_reference(ref, x)
-        delta = jax.tree.map(jnp.subtract, x, reference)
+        delta = minus(x, reference)
         explain_gradient = gradient(f, argnums=argnums)
 
         def point_at(alpha: Any) -> tuple[Any, Any]:
             """The path's point and velocity."""
             if path is None:
-                return jax.tree.map(
-                    lambda v, d: v + alpha.astype(d.dtype) * d, reference, delta
-                ), delta
+                return between(reference, delta, alpha), delta
             return jax.jvp(lambda a: path(reference, x, a), (alpha,), (jnp.ones_like(alpha),))
 
         def gradient_at(alpha: Any) -> Any:
             point, velocity = point_at(alpha)
             slope = explain_gradient(*staging.place(args, argnums, point))
-            return slope if path is None else jax.tree.map(jnp.multiply, slope, velocity)
+            return slope if path is None else times(slope, velocity)
 
         def value_at(point: Any) -> Any:
             y = staging.call(f, *staging.place(args, argnums, point))
@@ -135,17 +138,17 @@ def integrated_gradients(
             point, velocity = point_at(alpha)
 
             value, slope = jax.value_and_grad(value_at)(point)
-            parts = jax.tree.map(jnp.multiply, slope, velocity)
-            return Node(value, _sum(parts, value), slope if path is None else parts)
+            parts = times(slope, velocity)
+            return Node(value, total(parts, value), slope if path is None else parts)
 
         def contributions(average: Any) -> Any:
-            return jax.tree.map(jnp.multiply, average, delta) if path is None else average
+            return times(average, delta) if path is None else average
 
         if path is not None:
             check_path(path, reference, x)
         if tolerance is not None:
             along = lambda alpha: value_at(point_at(alpha)[0])
-            average, gap, taken = refined(node_at, along, tolerance, max_steps)
+            average, gap, taken = refined(node_at, along, contributions, tolerance, max_steps)
             result = contributions(average) if multiply else average
             return (result, gap, taken) if return_gap else (result, taken)
         average = weighted_sum(gradient_at, jnp.asarray(alphas), jnp.asarray(weights), chunk)
@@ -153,7 +156,7 @@ def integrated_gradients(
         if not return_gap:
             return result
         rise = value_at(x) - value_at(reference)
-        return result, rise - _sum(contributions(average), rise)
+        return result, rise - total(contributions(average), rise)
 
     return explain
 
@@ -161,28 +164,27 @@ def integrated_gradients(
 def refined(
     node_at: Callable[[Any], Node],
     value_at: Callable[[Any], Any],
+    parts: Callable[[Any], Any],
     tolerance: float,
     max_steps: int,
 ) -> tuple[Any, Any, Any]:
-    """An average gradient within the tolerance, its gap, and how many gradients it took."""
+    """An average gradient within the tolerance, its gap, and how many gradients it took.
 
-    def good(gap: Any, change: Any) -> Any:
-        return jnp.abs(gap) <= tolerance * jnp.abs(change)
-
+    `parts` makes an average gradient the contributions that it stands for.
+    """
     ends = jax.vmap(value_at)(jnp.array([0.0, 1.0]))
-    average, change, gap, taken = integrate(node_at, ends, good, max_steps)
-    if not isinstance(gap, jax.core.Tracer) and not good(gap, change):
+    found = integrate(node_at, ends, parts, tolerance, max_steps)
+    good = found.good(tolerance)
+    if not isinstance(good, jax.core.Tracer) and not good:
         warnings.warn(
-            f"{int(taken)} gradients leave a gap of {float(gap):.2g} in f(x) - f(ref) = "
-            f"{float(change):.4g}, more than the tolerance {tolerance:g}: raise max_steps",
+            f"{int(found.count)} gradients leave a gap of {float(found.gap):.2g} in f(x) - f(ref) "
+            f"= {float(found.change):.4g}, and contributions in doubt by {float(found.doubt):.2g} "
+            f"of {float(found.scale):.4g} in all, more than the tolerance {tolerance:g}: raise "
+            "max_steps",
             RuntimeWarning,
             stacklevel=3,
         )
-    return average, gap, taken
-
-
-def _sum(tree: Any, like: Any) -> Any:
-    return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(tree)), jnp.zeros_like(like))
+    return found.average, found.gap, found.count
 
 
 def check_path(path: Path, reference: Any, x: Any) -> None:

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.adaptive import Node
-from jaxplain._numerics.chunking import chunked_map, weighted_sum
+from jaxplain._numerics.chunking import check_chunk, chunked_map, weighted_sum
+from jaxplain._numerics.trees import between, minus, times
 from jaxplain.methods.integrated_gradients import Path, check_path, nodes_and_weights, refined
 from jaxplain.named import taps
 from jaxplain.surrogate import staging
@@ -64,9 +66,8 @@ def neuron_integrated_gradients(
     Source: Shrikumar, Su & Kundaje, "Computationally efficient measures of internal neuron
     importance", arXiv 1807.09946, section 2.
     """
+    check_chunk(chunk)
     alphas, weights = nodes_and_weights(quadrature, steps)
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, and is {chunk}")
     ends = np.concatenate([[0.0], np.cumsum(weights)])
     ends_are_nodes = np.allclose(alphas, ends[1:], rtol=0, atol=1e-9)
     # Whole chunks, the last one filled up with steps of no length.
@@ -76,6 +77,7 @@ def neuron_integrated_gradients(
     ends = np.concatenate([ends, np.full(missing, ends[-1])])
     windows = ends[np.arange(len(alphas))[:, None] * size + np.arange(size + 1)]
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         tapped, at_alpha, _, change = _path(f, ref, at, args, argnums)
 
@@ -148,8 +150,10 @@ def conductance(
 
     Source: Dhamdhere, Sundararajan & Yan, "How important is a neuron?", arXiv 1805.12233, eq. 3.
     """
+    check_chunk(chunk)
     alphas, weights = nodes_and_weights(quadrature, steps)
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         tapped, at_alpha, delta, change = _path(f, ref, at, args, argnums, path)
 
@@ -164,11 +168,11 @@ def conductance(
             transposed = jax.linear_transpose(linear, point, probes)
             nothing = jax.tree.map(jnp.zeros_like, values)
             _, multipliers = transposed((jnp.ones_like(y), nothing))
-            return Node(y, slope, jax.tree.map(jnp.multiply, multipliers, moved))
+            return Node(y, slope, times(multipliers, moved))
 
         if tolerance is not None:
             along = lambda alpha: tapped.function(at_alpha(alpha), tapped.probes)[0]
-            total, _, taken = refined(node_at, along, tolerance, max_steps)
+            total, _, taken = refined(node_at, along, lambda parts: parts, tolerance, max_steps)
             result = _with_gap(tapped, total, change, return_gap)
             return (*result, taken) if return_gap else (result, taken)
         flow = lambda alpha: node_at(alpha).average
@@ -221,8 +225,11 @@ def neuron_conductance(
 
     Source: arXiv 1805.12233, eq. 2.
     """
+    check_chunk(chunk)
+    check_chunk(neuron_chunk, "neuron_chunk")
     alphas, weights = nodes_and_weights(quadrature, steps)
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         staging.as_input(staging.pick(args, argnums))  # whose each part has a conductance
         tapped, at_alpha, delta, _ = _path(f, ref, at, args, argnums)
@@ -249,7 +256,7 @@ def neuron_conductance(
             return jax.tree.map(lambda r: r.reshape(*shape, *r.shape[1:]), rows)
 
         average = weighted_sum(through, jnp.asarray(alphas), jnp.asarray(weights), chunk)
-        return jax.tree.map(jnp.multiply, average, delta)
+        return times(average, delta)
 
     return explain
 
@@ -292,8 +299,10 @@ def internal_influence(
     Source: Leino et al., "Influence-directed explanations for deep convolutional networks",
     arXiv 1802.03788, definition 1, with the distribution of interest uniform on the segment.
     """
+    check_chunk(chunk)
     alphas, weights = nodes_and_weights(quadrature, steps)
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         tapped, at_alpha, _, _ = _path(f, ref, at, args, argnums)
         influence = weighted_sum(
@@ -313,7 +322,7 @@ def _path(
     """f tapped, the point at α, x - ref, and what gives f(x) - f(ref)."""
     tapped = taps.tapped(f, at, args, argnums)
     x, reference = tapped.x, tapped.reference(ref)
-    delta = jax.tree.map(jnp.subtract, x, reference)
+    delta = minus(x, reference)
     if path is not None:
         staging.as_input(staging.pick(args, argnums))  # a path is one of x's own
         check_path(path, reference, x)
@@ -321,7 +330,7 @@ def _path(
     def at_alpha(alpha: Any) -> Any:
         if path is not None:
             return path(reference, x, alpha)
-        return jax.tree.map(lambda v, d: v + alpha.astype(d.dtype) * d, reference, delta)
+        return between(reference, delta, alpha)
 
     def change() -> Any:
         return tapped.function(x, tapped.probes)[0] - tapped.value_at(ref)

@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import weighted_sum
+from jaxplain._numerics.trees import between, minus, times
 from jaxplain.methods.deeplift import deeplift
 from jaxplain.methods.integrated_gradients import nodes_and_weights
 from jaxplain.named import taps
@@ -70,14 +72,15 @@ def attribution_patching(
     _check(multipliers)
     if multipliers == "deeplift":
         method = deeplift(f, corrupted, rules=rules, at=at, argnums=argnums)
-        return lambda *args: jax.tree.map(jnp.negative, method(*args))
+        return nothing_drawn(lambda *args: jax.tree.map(jnp.negative, method(*args)))
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         tapped = taps.tapped(f, at, args, argnums)
         x, other = tapped.x, tapped.reference(corrupted)
-        change = jax.tree.map(jnp.subtract, tapped.values(other), tapped.values(x))
+        change = minus(tapped.values(other), tapped.values(x))
         arriving = _collected(tapped.gradient, multipliers, x, other, steps)
-        return tapped.result(jax.tree.map(jnp.multiply, arriving, change))
+        return tapped.result(times(arriving, change))
 
     return explain
 
@@ -136,10 +139,11 @@ def edge_attributions(
             'again. Use rules="rescale", or `attribution_patching`, which takes all rules.'
         )
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         tapped = taps.tapped(f, at, args, argnums)
         x, other = tapped.x, tapped.reference(corrupted)
-        change = jax.tree.map(jnp.subtract, tapped.values(other), tapped.values(x))
+        change = minus(tapped.values(other), tapped.values(x))
         edges = _edges(tapped, x)
 
         def gradients(point: Any) -> Any:
@@ -170,7 +174,7 @@ def _collected(gradients: Any, multipliers: str, x: Any, other: Any, steps: int)
     alphas, weights = map(jnp.asarray, nodes_and_weights("gauss-legendre", steps))
 
     def at_alpha(alpha: Any) -> Any:
-        return gradients(jax.tree.map(lambda v, o: v + alpha.astype(v.dtype) * (o - v), x, other))
+        return gradients(between(x, minus(other, x), alpha))
 
     return weighted_sum(at_alpha, alphas, weights)
 

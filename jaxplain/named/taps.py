@@ -361,10 +361,11 @@ def _beside_integers(tap: Tapped, moved: Callable[[Any, Values], tuple[Any, Valu
 def one_by_one(
     method: Callable[..., Any], f: Callable[..., Any], at: At, ref: Any, argnums: Any = 0
 ) -> Callable[..., Any]:
-    """`method(upper, ref)(h)` for each value by itself, of methods that put elements to `ref`.
+    """`method(like, value, ref)` for each value by itself, of methods that put elements to `ref`.
 
-    `ref` is the value's, or {name: its}.  Elements that are not replaced are +inf in what `upper`
-    gets, and stay as f computes them: in a scan they follow what was replaced a step before.
+    `like` is an array like the named value, `value(mask, ref)` f with `ref` where the mask is
+    False; the other elements stay as f computes them: in a scan they follow what was replaced a
+    step before.  `ref` is the value's, or {name: its}.
     """
 
     def explain(*args: Any) -> Any:
@@ -372,8 +373,8 @@ def one_by_one(
         results = {}
         for name, probe in tap.probes.items():
             own = ref[name] if isinstance(ref, Mapping) else ref
-            upper = lambda h: tap.mixed(tap.x, {name: (h, h != jnp.inf)})[0]
-            results[name] = method(upper, own)(jnp.full_like(probe, jnp.inf))
+            value = lambda mask, ref, name=name: tap.mixed(tap.x, {name: (ref, ~mask)})[0]
+            results[name] = method(probe, value, own)
         return tap.result(results)
 
     return explain

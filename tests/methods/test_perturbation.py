@@ -251,7 +251,7 @@ def test_errors():
         jxp.rise(f, grid=(2, 2), samples=8)((x, x), key=KEY)
     with pytest.raises(ValueError, match="penalty='elastic'"):
         jxp.lime(f, 0.0, samples=8, penalty="elastic")
-    with pytest.raises(TypeError, match="sets of groups are drawn"):
+    with pytest.raises(TypeError, match=r"a key is missing.*sets of groups are drawn"):
         jxp.lime(f, 0.0, samples=8)(x)
     with pytest.raises(ValueError, match=r"shape \(length, letters\)"):
         jxp.in_silico_mutagenesis(jnp.sum)(jnp.ones(3))

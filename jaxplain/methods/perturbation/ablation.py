@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain._numerics.chunking import leading_size, weighted_sum
+from jaxplain._keys import nothing_drawn
+from jaxplain._numerics.chunking import check_chunk, leading_size, weighted_sum
 from jaxplain.methods.perturbation.common import loss, times
-from jaxplain.methods.shapley.game import make_game
+from jaxplain.methods.shapley.game import Shown, game_of, shown_input
 from jaxplain.named import taps
 from jaxplain.surrogate import staging
 
@@ -63,50 +64,57 @@ def ablation(
 
     Source: Zeiler & Fergus, arXiv 1311.2901, section 4.2; Li et al., arXiv 1612.08220, eq. 1.
     """
-    if at is not None:
-        method = functools.partial(ablation, groups=groups, chunk=chunk)
-        return taps.one_by_one(method, f, at, ref, argnums)
+    check_chunk(chunk)
     leaves = jax.tree.leaves(groups)
-    if leaves and all(jnp.issubdtype(jnp.result_type(leaf), bool) for leaf in leaves):
-        return _masked(f, ref, groups, chunk, argnums)
+    masked = leaves and all(jnp.issubdtype(jnp.result_type(leaf), bool) for leaf in leaves)
+    lost = _lost_by_masks if masked else _lost_by_labels
 
+    if at is not None:
+
+        def at_value(example: Any, value: Callable[[Any, Any], Any], ref: Any) -> Any:
+            return lost(Shown(example, value), ref, groups, chunk)
+
+        return nothing_drawn(taps.one_by_one(at_value, f, at, ref, argnums))
+
+    @nothing_drawn
     def explain(*args: Any) -> Any:
-        game = make_game(f, ref, args, groups=groups, chunk=chunk, argnums=argnums)
-        players = jnp.arange(game.players)
-        values = game.values(lambda i: players != i, game.players + 1)  # the last is whole
-        return game.spread(values[-1] - values[:-1])
+        return lost(shown_input(f, args, argnums), ref, groups, chunk)
 
     return explain
 
 
-def _masked(
-    f: Callable[..., Any], ref: Any, masks: Any, chunk: int | None, argnums: staging.Argnums
-) -> Explain:
-    """Ablation by masks, each leaf's with their axis in front."""
+def _lost_by_labels(shown: Shown, ref: Any, groups: Any, chunk: int | None) -> Any:
+    game = game_of(shown, ref, groups=groups, chunk=chunk)
+    players = jnp.arange(game.players)
+    values = game.values(lambda i: players != i, game.players + 1)  # the last is whole
+    return game.spread(values[-1:] - values[:-1])
 
-    def explain(*args: Any) -> Any:
-        x = staging.as_numbers(staging.pick(args, argnums))
-        count = leading_size(masks)
-        try:
-            whole = jax.tree.map(
-                lambda m, v: jnp.broadcast_to(
-                    jnp.reshape(m, (count,) + (1,) * (v.ndim + 1 - m.ndim) + m.shape[1:]),
-                    (count, *v.shape),
-                ),
-                masks,
-                x,
-            )
-        except ValueError:
-            raise ValueError(
-                "masks must be a tree like x, with an axis of groups in front of every leaf.\n"
-                f"  masks: {jax.tree.map(np.shape, masks)}\n  x:     {jax.tree.map(np.shape, x)}"
-            ) from None
-        lost = loss(f, ref, args, argnums)
 
-        def drop(masks: Any) -> Any:
-            return jax.tree.map(functools.partial(times, lost(masks)), masks)
+def _lost_by_masks(shown: Shown, ref: Any, masks: Any, chunk: int | None) -> Any:
+    """Each leaf's masks have their axis in front."""
+    x, count = shown.example, leading_size(masks)
+    try:
+        whole = jax.tree.map(
+            lambda m, v: jnp.broadcast_to(
+                jnp.reshape(m, (count,) + (1,) * (v.ndim + 1 - m.ndim) + m.shape[1:]),
+                (count, *v.shape),
+            ),
+            masks,
+            x,
+        )
+    except ValueError:
+        raise ValueError(
+            "masks must be a tree like x, with an axis of groups in front of every leaf.\n"
+            f"  masks: {jax.tree.map(np.shape, masks)}\n  x:     {jax.tree.map(np.shape, x)}"
+        ) from None
+    lost = loss(shown, ref)
 
-        totals = weighted_sum(drop, whole, jnp.ones(count), chunk)
-        return jax.tree.map(lambda t, m: t / jnp.maximum(m.sum(0), 1), totals, whole)
+    def drop(masks: Any) -> Any:
+        return jax.tree.map(functools.partial(times, lost(masks)), masks)
 
-    return explain
+    def mean(totals: Any, masks: Any) -> Any:
+        having = jnp.maximum(masks.sum(0), 1).astype(totals.dtype)
+        return totals / jnp.broadcast_to(having, totals.shape)
+
+    totals = weighted_sum(drop, whole, jnp.ones(count), chunk)
+    return jax.tree.map(mean, totals, whole)

@@ -9,21 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain.methods.shapley.game import as_value
+from jaxplain.methods.shapley.game import Shown, as_value
 from jaxplain.surrogate import staging
 
 
-def loss(
-    f: Callable[..., Any], ref: Any, args: tuple[Any, ...], argnums: staging.Argnums
-) -> Callable[[Any], Any]:
-    """A mask, a tree like x, → what f loses when its elements are at the reference."""
-    x = staging.as_numbers(staging.pick(args, argnums))
-    ref = staging.as_reference(ref, x)
-    whole = as_value(staging.call(f, *args))
+def loss(shown: Shown, ref: Any) -> Callable[[Any], Any]:
+    """A mask, a tree like what is shown, → what f loses when its elements are at the reference."""
+    ref = staging.as_reference(ref, shown.example)
+    everything = jax.tree.map(lambda v: jnp.ones(v.shape, bool), shown.example)
+    whole = as_value(shown.value(everything, ref))
 
     def lost(mask: Any) -> Any:
-        mixed = jax.tree.map(jnp.where, mask, ref, x)
-        return whole - as_value(staging.call(f, *staging.place(args, argnums, mixed)))
+        return whole - as_value(shown.value(jax.tree.map(jnp.logical_not, mask), ref))
 
     return lost
 
@@ -31,16 +28,6 @@ def loss(
 def times(lost: Any, mask: Any) -> Any:
     """Losses (*outputs) at a mask's elements."""
     return jnp.multiply.outer(lost, mask.astype(lost.dtype))
-
-
-def per_element(labels: Any, example: Any, scores: Any) -> Any:
-    """Groups' scores (groups, *outputs) as a tree like an example behind the outputs' axes."""
-    scores = jnp.moveaxis(scores, 0, -1)
-    return jax.tree.map(
-        lambda at, v: jnp.broadcast_to(scores[..., at], (*scores.shape[:-1], *v.shape)),
-        labels,
-        example,
-    )
 
 
 def behind(array: Any, rank: int) -> Any:

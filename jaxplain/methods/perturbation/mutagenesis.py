@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain._numerics.chunking import chunked_map
+from jaxplain._keys import nothing_drawn
+from jaxplain._numerics.chunking import check_chunk, chunked_map
 from jaxplain.methods.perturbation.common import one_array
 from jaxplain.methods.shapley.game import as_value
 from jaxplain.surrogate import staging
@@ -45,7 +46,9 @@ def in_silico_mutagenesis(
     Source: Alipanahi et al., Nature Biotechnology 33 (2015) 831-838; Zhou & Troyanskaya, Nature
     Methods 12 (2015) 931-934.
     """
+    check_chunk(chunk)
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         x = one_array(staging.as_floats(staging.pick(args, argnums)), "in_silico_mutagenesis")
         if x.ndim != 2:

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain._numerics.chunking import weighted_sum
+from jaxplain._keys import nothing_drawn
+from jaxplain._numerics.chunking import check_chunk, weighted_sum
 from jaxplain.methods.perturbation.common import behind, loss, times
+from jaxplain.methods.shapley.game import shown_input
 from jaxplain.surrogate import staging
 
 Explain = Callable[..., Any]
@@ -57,13 +59,15 @@ def occlusion(
 
     Source: Zeiler & Fergus, arXiv 1311.2901, section 4.2.
     """
+    check_chunk(chunk)
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
-        x = staging.as_numbers(staging.pick(args, argnums))
-        leaves, tree = jax.tree.flatten(x)
+        shown = shown_input(f, args, argnums)
+        leaves, tree = jax.tree.flatten(shown.example)
         sizes = _per_leaf(window, tree)
         steps = [strides] * len(leaves) if isinstance(strides, int) else _per_leaf(strides, tree)
-        lost = loss(f, ref, args, argnums)
+        lost = loss(shown, ref)
 
         def of(number: int) -> Any:
             shape = leaves[number].shape
@@ -86,14 +90,15 @@ def occlusion(
                     (jnp.arange(length) >= low) & (jnp.arange(length) < low + width)
                     for low, length, width in zip(corner, shape, size, strict=False)
                 ]
-                mask = functools.reduce(lambda mask, along: mask[..., None] & along, inside)
+                mask = functools.reduce(jnp.logical_and.outer, inside)
                 mask = jnp.broadcast_to(behind(mask, len(shape)), shape)
                 masks = [jnp.zeros(leaf.shape, bool) for leaf in leaves]
                 masks[number] = mask
                 return times(lost(jax.tree.unflatten(tree, masks)), mask)
 
             total = weighted_sum(drop, jnp.asarray(corners), jnp.ones(len(corners)), chunk)
-            return total / behind(np.maximum(covered, 1), len(shape)).astype(total.dtype)
+            count = behind(np.maximum(covered, 1), len(shape)).astype(total.dtype)
+            return total / np.broadcast_to(count, total.shape)
 
         return jax.tree.unflatten(tree, [of(number) for number in range(len(leaves))])
 

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain._numerics.chunking import chunked_map, leading_size, moments
-from jaxplain.methods.perturbation.common import per_element
-from jaxplain.methods.shapley.game import as_players, as_value
+from jaxplain._keys import drawn
+from jaxplain._numerics.chunking import check_chunk, chunked_map, leading_size, moments
+from jaxplain._numerics.trees import root
+from jaxplain.methods.shapley.game import as_players, as_value, per_element
 from jaxplain.surrogate import staging
 
 Explain = Callable[..., Any]
@@ -45,7 +46,7 @@ def permutation_importance(
       feature. Axes of f's outputs are in front. With `standard_error` a pair of trees.
 
     Raises:
-      TypeError: f does not return real numbers.
+      TypeError: f does not return real numbers; a key is missing.
       ValueError: groups do not broadcast to an example; xs have no common leading axis; too few
         samples; chunk < 1.
 
@@ -60,10 +61,12 @@ def permutation_importance(
     Source: Breiman, "Random forests", Machine Learning 45 (2001), section 10; Fisher et al.,
     arXiv 1801.01489, section 3.2.
     """
+    check_chunk(chunk)
     least = 2 if standard_error else 1
     if samples < least:
         raise ValueError(f"samples must be at least {least}, and is {samples}")
 
+    @drawn("permutations")
     def explain(*args: Any, key: Any) -> Any:
         xs = staging.as_numbers(staging.pick(args, argnums))
         count = leading_size(xs)
@@ -73,7 +76,8 @@ def permutation_importance(
 
         def lost(group: Any, key: Any) -> Any:
             order = jax.random.permutation(key, count)
-            mixed = jax.tree.map(lambda at, v: jnp.where(at == group, v[order], v), labels, xs)
+            own = lambda at, v: jnp.broadcast_to((at == group)[None], v.shape)
+            mixed = jax.tree.map(lambda at, v: jnp.where(own(at, v), v[order], v), labels, xs)
             return whole - as_value(staging.call(f, *staging.place(args, argnums, mixed)))
 
         def of(group: Any) -> Any:
@@ -85,6 +89,6 @@ def permutation_importance(
         spread = functools.partial(per_element, labels, example)
         if not standard_error:
             return spread(mean)
-        return spread(mean), spread(jnp.sqrt(variance / (samples - 1)).astype(mean.dtype))
+        return spread(mean), spread(root(variance / (samples - 1)).astype(mean.dtype))
 
     return explain

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain._numerics.chunking import moments
+from jaxplain._keys import drawn
+from jaxplain._numerics.chunking import check_chunk, moments
 from jaxplain.methods.perturbation.common import behind, one_array
 from jaxplain.methods.shapley.game import as_value
 from jaxplain.surrogate import staging
@@ -48,7 +49,7 @@ def rise(
       nonnegative for a nonnegative f. No completeness. Axes of f's outputs are in front.
 
     Raises:
-      TypeError: f does not return real numbers; x is not one array.
+      TypeError: f does not return real numbers; x is not one array; a key is missing.
       ValueError: a grid that does not fit x; samples < 1; p outside (0, 1]; chunk < 1.
 
     Example:
@@ -60,9 +61,11 @@ def rise(
 
     Source: Petsiuk, Das & Saenko, arXiv 1806.07421, eq. 6 and section 3.2.
     """
+    check_chunk(chunk)
     if samples < 1 or not 0 < probability <= 1:
         raise ValueError(f"samples={samples} must be ≥ 1 and probability={probability} in (0, 1]")
 
+    @drawn("masks")
     def explain(*args: Any, key: Any) -> Any:
         x = one_array(staging.as_numbers(staging.pick(args, argnums)), "rise")
         reference = staging.as_reference(ref, x)

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain._numerics.chunking import chunked_map
-from jaxplain.methods.perturbation.common import per_element
-from jaxplain.methods.shapley.game import as_players, as_value
+from jaxplain._keys import drawn
+from jaxplain._numerics.chunking import check_chunk, chunked_map
+from jaxplain.methods.shapley.game import as_players, as_value, per_element
 from jaxplain.surrogate import staging
 
 Explain = Callable[..., Any]
@@ -49,7 +49,7 @@ def sobol(
       to 1 or more, first ones to 1 or less; 0 for a constant f. Axes of f's outputs are in front.
 
     Raises:
-      TypeError: f does not return real numbers.
+      TypeError: f does not return real numbers; a key is missing.
       ValueError: samples < 2; unknown order; groups or ref do not broadcast to x; chunk < 1.
 
     Example:
@@ -60,15 +60,17 @@ def sobol(
 
     Source: Fel et al., arXiv 2111.04138, eqs. 1-5; estimators of Jansen (1999).
     """
+    check_chunk(chunk)
     if samples < 2 or order not in ("total", "first"):
         raise ValueError(f"samples={samples} must be ≥ 2 and order={order!r} 'total' or 'first'")
 
+    @drawn("masks")
     def explain(*args: Any, key: Any) -> Any:
         x = staging.as_numbers(staging.pick(args, argnums))
         reference = staging.as_reference(ref, x)
         labels, players = as_players(groups, x)
         points = jnp.asarray(_sobol_points(samples, 2 * players), jnp.float32)
-        points = (points + jax.random.uniform(key, (2 * players,))) % 1
+        points = (points + jax.random.uniform(key, (1, 2 * players), points.dtype)) % 1
 
         def value(mask: Any) -> Any:
             mixed = jax.tree.map(lambda at, v, r: _mixed(mask[at], v, r), labels, x, reference)
@@ -79,12 +81,13 @@ def sobol(
             base, other = value(a), value(b)
             changed = jax.vmap(lambda i: value(a.at[i].set(b[i])))(jnp.arange(players))
             # Total: what changing g alone changes; first: what is left when g alone is shared.
-            difference = changed - (base if order == "total" else other)
+            difference = changed - (base if order == "total" else other)[None]
             return (base, other), jnp.square(difference) / 2
 
         (bases, others), halves = chunked_map(compare, points, chunk)
         variance = jnp.concatenate([bases, others]).var(0)
         part = halves.mean(0)
+        variance = jnp.broadcast_to(variance, part.shape)
         part = part if order == "total" else variance - part
         share = jnp.where(variance > 0, part / jnp.where(variance > 0, variance, 1), 0)
         return per_element(labels, x, share)
@@ -94,6 +97,7 @@ def sobol(
 
 def _mixed(mask: Any, value: Any, ref: Any) -> Any:
     """Between the two; of integers and booleans the one that is nearer."""
+    mask = jnp.broadcast_to(mask, value.shape)
     if jnp.issubdtype(value.dtype, jnp.floating):
         return ref + mask.astype(value.dtype) * (value - ref)
     return jnp.where(mask >= 0.5, value, ref)

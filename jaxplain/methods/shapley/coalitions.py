@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from math import comb
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,14 @@ _SPREAD = 1024  # pairs beyond which a spread design takes too long
 _LINEAR = 3.0  # variance of the linear part's prior, while a design is spread
 
 
+def numbered(number: Any, players: Any) -> Any:
+    """Who of the players is in the coalition of a number: bit i is player i."""
+    return (number >> players & 1).astype(bool)
+
+
 def every(players: int) -> np.ndarray:
-    """All coalitions (2^n, n); bit i of a row's number is player i."""
-    return (np.arange(2**players)[:, None] >> np.arange(players) & 1).astype(bool)
+    """All coalitions (2^n, n), by their number."""
+    return numbered(np.arange(2**players)[:, None], np.arange(players)[None])
 
 
 def pairs_of(players: int) -> int:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._numerics.trees import root
 from jaxplain.methods.shapley import coalitions, indices, kernel_shap, permutations
 from jaxplain.methods.shapley.game import Game
 from jaxplain.methods.shapley.gaussian_process import Estimator, Kernel, estimator
@@ -47,7 +48,7 @@ def index(
     scores, squares = jax.vmap(block)(places, values)
     if blocks > 1:
         return scores.mean(0), permutations.standard_error(scores)
-    return scores[0], _root(squares[0]) if with_error else None
+    return scores[0], root(squares[0]) if with_error else None
 
 
 def by_regression(game: Game, samples: int, key: Any, with_error: bool) -> tuple[Any, Any]:
@@ -83,22 +84,28 @@ def by_matrix(game: Game, masks: np.ndarray, matrix: np.ndarray) -> Any:
     """A linear function, blind to constants, of the values of known coalitions."""
     rows = jnp.asarray(masks)
     values = game.values(lambda number: rows[number], len(masks))
-    return _linear(matrix, values - values[0])
+    return _linear(matrix, values - values[:1])
 
 
 def _exact(game: Game, name: str, order: int) -> Any:
     players = jnp.arange(game.players)
-    values = game.values(lambda number: (number >> players & 1).astype(bool), 2**game.players)
-    values = values - values[0]
-    masks = jnp.asarray(coalitions.every(game.players))
+    values = game.values(lambda number: coalitions.numbered(number, players), 2**game.players)
+    return _index_of_all(values, name, game.players, order)
+
+
+@functools.partial(jax.jit, static_argnames=("name", "players", "order"))
+def _index_of_all(values: Any, name: str, players: int, order: int) -> Any:
+    """An index of all sets from the values of all coalitions."""
+    values = values - values[:1]
+    masks = jnp.asarray(coalitions.every(players))
     sizes = masks.sum(1)
-    table = jnp.asarray(indices.coefficients(name, game.players, order), values.dtype)
+    table = jnp.asarray(indices.coefficients(name, players, order), values.dtype)
 
     def of(members: Any) -> Any:
         common = masks[:, members].sum(1)
         return jnp.tensordot(table[common, sizes], values, 1, precision=_HIGHEST)
 
-    return jax.lax.map(of, jnp.asarray(indices.sets(game.players, order)))
+    return jax.lax.map(of, jnp.asarray(indices.sets(players, order)))
 
 
 def _pairs(game: Game, samples: int | None) -> int:
@@ -166,8 +173,3 @@ def _number(sets: Any, players: int) -> Any:
 
 def _linear(matrix: np.ndarray, values: Any) -> Any:
     return jnp.tensordot(jnp.asarray(matrix, values.dtype), values, 1, precision=_HIGHEST)
-
-
-def _root(square: Any) -> Any:
-    """√ with the slope 0 at 0, where all values agree."""
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxplain._numerics import frames
 from jaxplain._numerics.chunking import chunked_map, leading_size, weighted_sum
+from jaxplain._numerics.trees import wide
 from jaxplain.surrogate import staging
 
 Mask = Any  # (players,) of booleans: who is present
@@ -32,7 +33,7 @@ class Game:
 
         def value(index: Any) -> Any:
             y = self.value(mask_of(index))
-            return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+            return wide(y)
 
         values = chunked_map(value, jnp.arange(count), self.chunk)
         if not isinstance(values, jax.core.Tracer):  # in a compiled program NaN is the result
@@ -41,12 +42,7 @@ class Game:
 
     def spread(self, scores: Any) -> Any:
         """Scores (players, *outputs) as a tree like x behind the outputs' axes."""
-        scores = jnp.moveaxis(scores, 0, -1)
-
-        def leaf(labels: Any, shape: Any) -> Any:
-            return jnp.broadcast_to(scores[..., labels], (*scores.shape[:-1], *shape.shape))
-
-        return jax.tree.map(leaf, self.labels, self.shapes)
+        return per_element(self.labels, self.shapes, scores)
 
     def _check_finite(self, values: Any, mask_of: Callable[[Any], Mask]) -> None:
         finite = np.isfinite(np.asarray(values)).reshape(len(values), -1).all(1)
@@ -60,6 +56,25 @@ class Game:
             )
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What is shown element by element, or put to a reference: an input, or a value inside f."""
+
+    example: Any  # a tree of its shapes and dtypes
+    value: Callable[[Any, Any], Any]  # (mask, ref) → f with ref where the mask is False
+
+
+def shown_input(f: Callable[..., Any], args: tuple[Any, ...], argnums: staging.Argnums) -> Shown:
+    """f's input x."""
+    x = staging.as_numbers(staging.pick(args, argnums))
+
+    def value(mask: Any, ref: Any) -> Any:
+        mixed = jax.tree.map(jnp.where, mask, x, ref)
+        return staging.call(f, *staging.place(args, argnums, mixed))
+
+    return Shown(x, value)
+
+
 def make_game(
     f: Callable[..., Any],
     refs: Any,
@@ -70,17 +85,21 @@ def make_game(
     argnums: staging.Argnums = 0,
 ) -> Game:
     """The game of f at these arguments; `chunk` evaluations of f at once."""
-    x = staging.as_numbers(staging.pick(args, argnums))
+    return game_of(shown_input(f, args, argnums), refs, groups=groups, chunk=chunk)
+
+
+def game_of(shown: Shown, refs: Any, *, groups: Any = None, chunk: int | None = None) -> Game:
+    """The game of groups that are shown."""
+    x = shown.example
     labels, players = as_players(groups, x)
     refs = _as_background(refs, x)
     count = leading_size(refs)
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, and is {chunk}")
 
     def value(mask: Mask) -> Any:
         def of(ref: Any) -> Any:
-            mixed = jax.tree.map(lambda at, v, r: jnp.where(mask[at], v, r), labels, x, ref)
-            return as_value(staging.call(f, *staging.place(args, argnums, mixed)))
+            # Labels broadcast to their leaf, and so must masks, with as many axes.
+            present = jax.tree.map(lambda at, v: jnp.broadcast_to(mask[at], v.shape), labels, x)
+            return as_value(shown.value(present, ref))
 
         if count == 1:
             return of(jax.tree.map(lambda r: r[0], refs))
@@ -89,6 +108,17 @@ def make_game(
     coalitions = None if chunk is None else max(1, chunk // count)
     shapes = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype), x)
     return Game(players, labels, shapes, value, coalitions)
+
+
+def per_element(labels: Any, example: Any, scores: Any) -> Any:
+    """Groups' scores (groups, *outputs) as a tree like an example behind the outputs' axes."""
+    scores = jnp.moveaxis(scores, 0, -1)
+
+    def leaf(at: Any, v: Any) -> Any:
+        at = np.reshape(at, (1,) * (v.ndim - np.ndim(at)) + np.shape(at))  # with all axes
+        return jnp.broadcast_to(scores[..., at], (*scores.shape[:-1], *v.shape))
+
+    return jax.tree.map(leaf, labels, example)
 
 
 def as_players(groups: Any, x: Any) -> tuple[Any, int]:

@@ -14,6 +14,8 @@ from math import comb
 
 import numpy as np
 
+from jaxplain.methods.shapley.coalitions import every
+
 
 def nested(levels: list[np.ndarray]) -> np.ndarray:
     """Each player's union at every level, those in different unions told apart: (levels, n)."""
@@ -61,7 +63,7 @@ def _predecessors(levels: np.ndarray, player: int) -> tuple[np.ndarray, np.ndarr
     around = np.zeros(levels.shape[1], int)
     for level in levels:
         siblings = np.unique(level[(around == around[player]) & (level != level[player])])
-        chosen = np.arange(2 ** len(siblings))[:, None] >> np.arange(len(siblings)) & 1 == 1
+        chosen = every(len(siblings))
         subsets = chosen @ (siblings[:, None] == level)  # (sets of siblings, n)
         among = len(siblings) + 1
         by_size = np.array([1 / (among * comb(among - 1, size)) for size in range(among)])

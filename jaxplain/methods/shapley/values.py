@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._keys import checked, nothing_drawn
+from jaxplain._numerics.chunking import check_chunk
 from jaxplain.methods.shapley import estimators, indices, unions
 from jaxplain.methods.shapley.game import Game, as_players, make_game
 from jaxplain.surrogate import staging
@@ -62,8 +64,7 @@ def shapley_values(
       the tree. The axes of f's outputs are in front. With `standard_error` a pair of trees.
 
     Raises:
-      TypeError: f does not return floating numbers; a key is missing, or given where nothing is
-        drawn.
+      TypeError: f does not return floating numbers; a key is missing, or given without samples.
       ValueError: more than 16 players and no samples; fewer samples than 2n; groups or
         refs do not broadcast to x; chunk < 1.
       FloatingPointError: outside jit, where f is not finite; names the coalition.
@@ -389,6 +390,7 @@ def _explainer(
 
     The key is None where all coalitions are evaluated, unless orders are `always_drawn`.
     """
+    check_chunk(chunk)
 
     def run(args: tuple[Any, ...], key: Any) -> Any:
         game = make_game(f, refs, args, groups=groups, chunk=chunk, argnums=argnums)
@@ -396,8 +398,8 @@ def _explainer(
             key = None
             if not always_drawn:
                 _check_exact(game.players, samples)
-        elif key is None:
-            raise TypeError("with samples= coalitions are drawn: explain(x, ..., key=)")
+        else:
+            key = checked(key, "coalitions")
         extra = (staging.pick(args, argnums),) if with_input else ()
         values, errors = scores(game, key, *extra)
         if not standard_error:
@@ -409,9 +411,11 @@ def _explainer(
         return run(args, None)
 
     def explain_drawn(*args: Any, key: Any = None) -> Any:
-        return run(args, key)
+        return run(args, checked(key, "coalitions", optional=True))
 
-    return explain if samples is None else explain_drawn
+    if samples is None:
+        return nothing_drawn(explain, "without samples= all coalitions are evaluated")
+    return explain_drawn
 
 
 def _check_exact(players: int, samples: int | None) -> None:
