@@ -10,7 +10,7 @@ from jax import lax
 from jax.interpreters import mlir
 
 import jaxplain as jxp
-from tests.support.checks import METHODS
+from tests.support.checks import METHODS, multipliers
 from tests.support.functions import piecewise, sparsemax
 from tests.support.marks import some_slow
 from tests.support.zoo import ZOO, draw
@@ -301,8 +301,7 @@ def test_a_registered_rule_is_used_and_the_table_is_not_changed():
     table = jxp.rules.rescale()
 
     def rule(equation, operand):
-        pair = operand.settle()
-        return [type(pair)(2 * pair.value, 2 * pair.reference)]
+        return [jxp.rules.Pair(2 * operand.value, 2 * operand.reference)]
 
     longer = table.register(primitive, rule)
     np.testing.assert_allclose(jxp.deeplift(f, 1.0, rules=longer)(jnp.array([2.0, 4.0])), [3, 6])
@@ -317,6 +316,10 @@ def test_a_primitive_that_never_sees_x_needs_no_rule():
 
 
 # --- decisions that depend on x -------------------------------------------------------------------
+
+
+PAIRED = ["rescale", "reveal_cancel", "central_limit"]
+X_AND_REF = np.float32([0.2, 1.3, 2.4, 0.7]), np.float32([1.1, -0.3, 0.4, -0.7])
 
 
 def test_a_while_loop_over_x_names_its_alternatives():
@@ -337,16 +340,30 @@ def test_a_while_loop_whose_count_is_known_but_carries_x_names_its_alternatives(
     says(error, "while", "fori_loop", "scan")
 
 
+@pytest.mark.parametrize("rules", PAIRED)
 @pytest.mark.parametrize("branch", [
     lambda x: lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x).sum(),
     lambda x: lax.switch(jnp.int32(x[0] > 0), [jnp.sin, jnp.cos], x).sum(),
+    lambda x: lax.switch(x[1].astype(int), [jnp.sin, jnp.exp, jnp.square], x).sum(),
+    lambda x: lax.cond(jnp.argmax(x) == 2, jnp.sum, jnp.prod, x),
 ])  # fmt: skip
-def test_a_branch_on_x_is_an_error(branch):
-    with pytest.raises(jxp.UnsupportedPrimitive) as error:
-        jxp.deeplift(branch, 0.1)(jnp.ones(4))
-    says(error, "cond", "depends on x")
+def test_a_branch_on_x_is_complete(branch, rules):
+    _complete(branch, rules)
 
 
+def test_a_branch_on_each_element_is_its_own_change():
+    """Elementwise, whether `vmap` made a choice of the branches or a map runs one at a time."""
+
+    def branch(x):
+        return lax.cond(x > 0.5, jnp.exp, jnp.negative, x)
+
+    x, ref = X_AND_REF
+    for f in (jax.vmap(branch), lambda x: lax.map(branch, x)):
+        c = jxp.deeplift(lambda x, f=f: f(x).sum(), ref)(x)
+        np.testing.assert_allclose(c, f(x) - f(ref), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rules", PAIRED)
 @pytest.mark.parametrize("look_up", [
     lambda x: x[jnp.argmax(x)],
     lambda x: jnp.arange(4.0)[jnp.argmax(x)] * x.sum(),
@@ -356,13 +373,14 @@ def test_a_branch_on_x_is_an_error(branch):
     lambda x: x.at[x[0].astype(int)].set(1.0).sum(),
     lambda x: jax.nn.one_hot(jnp.argmax(x), 4) @ x,
     lambda x: jax.ops.segment_sum(x, x.astype(int), 3) @ jnp.arange(3.0),
+    lambda x: jnp.sum(x[lax.top_k(x, 2)[1]] ** 2),
+    lambda x: jnp.take_along_axis(jnp.sin(x), jnp.argsort(x), 0) @ jnp.arange(4.0),
 ])  # fmt: skip
-def test_an_index_computed_from_x_is_an_error_that_names_the_line(look_up):
-    with pytest.raises(jxp.UnsupportedPrimitive) as error:
-        jxp.deeplift(look_up, 0.1)(jnp.array([0.2, 1.3, 2.4, 0.7]))
-    says(error, "depends on x", "test_errors.py:")
+def test_an_index_computed_from_x_is_complete(look_up, rules):
+    _complete(look_up, rules)
 
 
+@pytest.mark.parametrize("rules", PAIRED)
 @pytest.mark.parametrize("f", [
     lambda x: x.sum() / (x > 0).sum(),
     lambda x: (x > x.mean()).sum() * 1.0,
@@ -377,15 +395,16 @@ def test_an_index_computed_from_x_is_an_error_that_names_the_line(look_up):
     lambda x: jnp.digitize(x, jnp.array([0.5, 1.0])).sum() * x[0],
     lambda x: jnp.sum(jnp.where(x > jnp.median(x), x, 0) * 1.0),
 ])  # fmt: skip
-def test_counting_is_complete_or_an_error_but_never_silently_wrong(f):
+def test_counting_is_complete(f, rules):
     """Integers and booleans that depend on x and come back as numbers or decide between them."""
-    x, ref = jnp.array([0.2, 1.3, 2.4, 0.7]), jnp.array([1.1, -0.3, 0.4, -0.7])
-    try:
-        c = jxp.deeplift(f, ref)(x)
-    except jxp.UnsupportedPrimitive as error:
-        assert ".py:" in str(error)
-    else:
-        assert float(c.sum()) == pytest.approx(float(f(x) - f(ref)), abs=1e-5)
+    _complete(f, rules)
+
+
+def _complete(f, rules):
+    for double in (False, True) if rules == "rescale" else (False,):
+        with jax.enable_x64(double):
+            x, ref = (jnp.asarray(v, float) for v in X_AND_REF)
+            multipliers(f, x, ref, rules=rules)  # which checks the sum
 
 
 @pytest.mark.parametrize("rules", ["rescale", "reveal_cancel"])
@@ -490,15 +509,24 @@ def test_a_table_of_differences_needs_a_reference():
     lambda x: jnp.where(jnp.argsort(x) < 2, x, 0).sum(),
     lambda x: jnp.sum(jnp.tanh(x)[lax.top_k(x, 2)[1]] ** 2),
 ])  # fmt: skip
-def test_a_gap_asked_for_keeps_the_choice_at_x_and_returns_the_rest(f, rules):
-    x, ref = jnp.array([0.2, 1.3, 2.4, 0.7]), jnp.array([1.1, -0.3, 0.4, -0.7])
-    explain = jax.jit(jxp.deeplift(f, ref, rules=rules, return_gap=True))
-    c, gap = explain(x)
-    assert float(c.sum() + gap) == pytest.approx(float(f(x) - f(ref)), abs=1e-5)
-    assert abs(gap) > 1e-3 and jnp.any(c != 0)
-    near = x - 0.01 * jnp.arange(4)  # where the choice is the same nothing is left
-    _, gap = jax.jit(jxp.deeplift(f, near, rules=rules, return_gap=True))(x)
-    assert abs(gap) < 1e-6
+class TestChoices:
+    """What decides is part of f; frozen, f is what it is with its choices at x."""
+
+    def test_a_gap_asked_for_changes_nothing(self, f, rules):
+        x, ref = map(jnp.asarray, X_AND_REF)
+        c, gap = jax.jit(jxp.deeplift(f, ref, rules=rules, return_gap=True))(x)
+        assert abs(gap) < 1e-5
+        np.testing.assert_allclose(c, jax.jit(jxp.deeplift(f, ref, rules=rules))(x), rtol=1e-6)
+
+    def test_a_choice_frozen_on_request_leaves_its_change_in_the_gap(self, f, rules):
+        x, ref = map(jnp.asarray, X_AND_REF)
+        table = jxp.rules.freeze_choices(jxp.rules.by_name(rules))
+        c, gap = jax.jit(jxp.deeplift(f, ref, rules=table, return_gap=True))(x)
+        assert float(c.sum() + gap) == pytest.approx(float(f(x) - f(ref)), abs=1e-5)
+        assert abs(gap) > 1e-3 and jnp.any(c != 0)
+        near = x - 0.01 * jnp.arange(4)  # where the choice is the same nothing is left
+        _, gap = jax.jit(jxp.deeplift(f, near, rules=table, return_gap=True))(x)
+        assert abs(gap) < 1e-6
 
 
 def test_what_is_frozen_is_in_the_gap():

@@ -110,7 +110,7 @@ def test_product_of_many_is_complete():
     ],
 )
 def test_repeated_factors_are_one_player(g):
-    x, ref = draw(1, 2, 5), draw(2, 2, 5)
+    x, ref = 2 + draw(1, 2, 5), 2 + draw(2, 2, 5)
     assert_close(contributions(g, x, ref), shapley(g, x, ref))
 
 

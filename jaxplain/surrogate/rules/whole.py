@@ -105,22 +105,24 @@ class _Origin:
 
 
 def _check(equation: Equation, function: Any, values: Any, constants: Any) -> None:
-    """Whether JAX differentiates the equation, or an error in its own words."""
+    """Whether JAX differentiates the equation in reverse mode, or an error in its own words."""
     try:
-        jax.eval_shape(lambda v, c: jax.vjp(lambda v: function(v, c), v)[0], values, constants)
+        shapes = jax.eval_shape(function, values, constants)
+        jax.eval_shape(functools.partial(_pulled_back, function), values, shapes, constants)
     except Exception as reason:
         raise UnsupportedPrimitive(
             f"{equation} at {equation.line} has no derivative in JAX either: {reason}"
         ) from None
 
 
+def _pulled_back(function: Any, values: Any, cotangents: Any, constants: Any) -> Any:
+    return jax.vjp(lambda v: function(v, constants), values)[1](cotangents)
+
+
 def _is_linear(function: Any, values: Any, constants: Any) -> bool:
     """Whether what JAX sends back does not depend on where it is evaluated."""
     shapes = jax.eval_shape(function, values, constants)
-
-    def back(values: Any, cotangents: Any, constants: Any) -> Any:
-        return jax.vjp(lambda v: function(v, constants), values)[1](cotangents)
-
+    back = functools.partial(_pulled_back, function)
     closed = jax.make_jaxpr(back)(values, shapes, constants)
     sizes = [len(jax.tree.leaves(part)) for part in (values, shapes, constants)]
     moving = [i < sizes[0] for i in range(sum(sizes))]
