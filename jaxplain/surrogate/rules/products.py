@@ -151,7 +151,7 @@ def product_slopes(values: Sequence[Any], references: Sequence[Any]) -> list[Any
     T(t) = t gives Shapley values.  A factor that had better change before (after) the others does
     so in the first (second) half: complete for any T, and exact by a quadrature for each half.
     """
-    hastes = [_own_haste(values, references, i) for i in range(len(values))]
+    hastes = [own_haste(values, references, i) for i in range(len(values))]
     if len(values) == 2:
         (v, w), (v0, w0) = values, references
         return [meeting(w, w0, hastes[0]), meeting(v, v0, hastes[1])]
@@ -188,7 +188,7 @@ def meeting(w: Any, w0: Any, haste: Any) -> Any:
     return _lerp(w, w0, (1 - haste) / 2)
 
 
-def _own_haste(values: Sequence[Any], references: Sequence[Any], i: int) -> Any:
+def own_haste(values: Sequence[Any], references: Sequence[Any], i: int) -> Any:
     """The haste of factor i among all the others together."""
     others = functools.reduce(jnp.multiply, [*values[:i], *values[i + 1 :]])
     others0 = functools.reduce(jnp.multiply, [*references[:i], *references[i + 1 :]])
