@@ -10,6 +10,7 @@ from jaxplain.batches import batched as batched
 from jaxplain.combinators import expected as expected
 from jaxplain.combinators import smooth as smooth
 from jaxplain.methods import cam as cam
+from jaxplain.methods.audit import audit as audit
 from jaxplain.methods.cam import grad_cam as grad_cam
 from jaxplain.methods.cam import grad_cam_plus_plus as grad_cam_plus_plus
 from jaxplain.methods.cam import guided_grad_cam as guided_grad_cam

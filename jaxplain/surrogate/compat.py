@@ -159,14 +159,25 @@ def user_line(equations: Iterable[Any]) -> str:
     """The line of the user's code behind an equation, as 'file.py:12 (function)'.
 
     `equations` is the equation and the calls around it, the innermost first: inside a jit that was
-    traced on its own the trace may end before it reaches the user.
+    traced on its own the trace may end before it reaches the user.  JAX traces its own functions
+    once for all who call them, so that what stands inside knows only of the first.
     """
-    for equation in equations:
+    around = tuple(equations)
+    for equation, call in zip(around, (*around[1:], None), strict=True):
+        if call is not None and _is_library_call(call):
+            continue
         traceback = getattr(equation.source_info, "traceback", None)
         for frame in getattr(traceback, "frames", ()):
             if not frame.file_name.startswith(_LIBRARIES) and _LIBRARIES[-1] not in frame.file_name:
                 return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
     return "an unknown line"
+
+
+def _is_library_call(call: Any) -> bool:
+    """Whether a call is of a function of JAX's."""
+    body = call.params.get("jaxpr", call.params.get("call_jaxpr"))
+    source = getattr(getattr(open_jaxpr(body)[0], "debug_info", None), "func_src_info", "")
+    return str(source).partition(" at ")[2].startswith(_LIBRARIES[0])
 
 
 def scope(equation: Any) -> str:

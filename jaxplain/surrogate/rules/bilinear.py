@@ -26,7 +26,7 @@ def bilinear(equation: Equation, *operands: Any) -> list[Any]:
     def function(*active: Any) -> Any:
         return equation.function(*filled(rest, positions, active))
 
-    ends = _elementwise if _contracts_nothing(equation) else _contracted
+    ends = _elementwise if contracts_nothing(equation) else _contracted
     surrogate = attach(
         lambda active, _: function(*active),
         lambda active, references: ends(equation, function, active, references),
@@ -48,18 +48,23 @@ def _contracted(
     equation: Equation, function: Any, active: Sequence[Any], references: Sequence[Any]
 ) -> Any:
     """Which of the two had better change first is told by their sizes, item by item."""
-    items = [_items(equation, i, v.ndim) for i, v in enumerate(active)]
-    ends = zip(active, references, items, strict=True)
-    sizes, sizes0, moves = zip(
-        *([_size(v, n), _size(v0, n), _size(v - v0, n)] for v, v0, n in ends), strict=True
-    )
-    first = haste(sizes, sizes0, moves, 0)
+    first = order(equation, active, references)
     of_each = [-first, first]
     factors = [
         meeting(v, v0, h.reshape(h.shape + (1,) * (v.ndim - h.ndim)))
         for v, v0, h in zip(active, references, of_each, strict=True)
     ]
     return active, factors, (None, None)
+
+
+def order(equation: Equation, active: Sequence[Any], references: Sequence[Any]) -> Any:
+    """The haste of the first operand beside the second, of each item."""
+    items = [_items(equation, i, v.ndim) for i, v in enumerate(active)]
+    ends = zip(active, references, items, strict=True)
+    sizes, sizes0, moves = zip(
+        *([_size(v, n), _size(v0, n), _size(v - v0, n)] for v, v0, n in ends), strict=True
+    )
+    return haste(sizes, sizes0, moves, 0)
 
 
 def _elementwise(
@@ -75,7 +80,7 @@ def _elementwise(
     return active, ones, slopes
 
 
-def _contracts_nothing(equation: Equation) -> bool:
+def contracts_nothing(equation: Equation) -> bool:
     return (
         equation.primitive is jax.lax.dot_general_p
         and not equation.params["dimension_numbers"][0][0]

@@ -197,8 +197,8 @@ def product_slopes(values: Sequence[Any], references: Sequence[Any]) -> list[Any
     so in the first (second) half: complete for any T, and exact by a quadrature for each half.
     """
     if len(values) == 2:
-        return _ordered(values, references, _own_haste(values, references, 0))
-    hastes = [_own_haste(values, references, i) for i in range(len(values))]
+        return _ordered(values, references, own_haste(values, references, 0))
+    hastes = [own_haste(values, references, i) for i in range(len(values))]
     points, weights = gauss_legendre(math.ceil(len(values) / 2))
     total = [jnp.zeros_like(v) for v in values]
     for late in (False, True):
@@ -232,7 +232,7 @@ def meeting(w: Any, w0: Any, haste: Any) -> Any:
     return _lerp(w, w0, (1 - haste) / 2)
 
 
-def _own_haste(values: Sequence[Any], references: Sequence[Any], i: int) -> Any:
+def own_haste(values: Sequence[Any], references: Sequence[Any], i: int) -> Any:
     """The haste of factor i among all the others together."""
     others = functools.reduce(jnp.multiply, [*values[:i], *values[i + 1 :]])
     others0 = functools.reduce(jnp.multiply, [*references[:i], *references[i + 1 :]])
