@@ -59,6 +59,8 @@ def _product(equation: Equation, rule: Any, factors: Sequence[Any]) -> Choice | 
     if len(pairs) < 2:
         return None
     values, references = [p.value for p in pairs], [p.reference for p in pairs]
+    if len(pairs) == 2:
+        return _order(products.pair_haste(factors, values, references))
     return _order(products.own_haste(values, references, 0))
 
 
@@ -70,7 +72,8 @@ def _quotient(equation: Equation, rule: Any, operands: Sequence[Any]) -> Choice 
     if len(pairs) < 2:
         return None
     (a, b) = pairs
-    return _order(products.own_haste([a.value, 1 / b.value], [a.reference, 1 / b.reference], 0))
+    values, references = [a.value, 1 / b.value], [a.reference, 1 / b.reference]
+    return _order(products.pair_haste(pairs, values, references))
 
 
 def _theta(rule: Any) -> float | None:

@@ -149,29 +149,33 @@ def quotient(theta: float | None, equation: Equation, a: Any, b: Any) -> Any:
 
 
 def _weigher(factors: Sequence[Any]) -> Callable[[Sequence[Any], Sequence[Any]], list[Any]]:
-    """What gives the slopes of these factors.
+    """What gives the slopes of these factors."""
+    if len(factors) != 2:
+        return product_slopes
+
+    def weigh(values: Sequence[Any], references: Sequence[Any]) -> list[Any]:
+        return _ordered(values, references, pair_haste(factors, values, references))
+
+    return weigh
+
+
+def pair_haste(
+    factors: Sequence[Any], values: Sequence[Any], references: Sequence[Any]
+) -> Any:
+    """The haste of the first of two factors.
 
     With a factor between -1 and 1 no term of either order is larger than the other factor itself:
     each order counts one half. A factor that is one number for many (a norm's scale) has one order
-    for all of them.
+    for all of them, by the mean sizes of what it multiplies.
     """
-    if len(factors) != 2:
-        return product_slopes
     if any(isinstance(factor, Region) and factor.bounded for factor in factors):
-        return lambda values, references: [
-            (v + v0) / 2 for v, v0 in zip(values[::-1], references[::-1], strict=True)
-        ]
+        return jnp.zeros(())
     axes = max((factor.repeated for factor in factors), key=len)
-    return functools.partial(_by_rows, axes) if axes else product_slopes
-
-
-def _by_rows(
-    axes: tuple[int, ...], values: Sequence[Any], references: Sequence[Any]
-) -> list[Any]:
-    """The slopes of two factors of which one is the same along these axes."""
+    if not axes:
+        return own_haste(values, references, 0)
     sizes, sizes0 = ([_mean_size(v, axes) for v in end] for end in (values, references))
     moves = [size + size0 for size, size0 in zip(sizes, sizes0, strict=True)]  # at most
-    return _ordered(values, references, haste(sizes, sizes0, moves, 0))
+    return haste(sizes, sizes0, moves, 0)
 
 
 def _mean_size(array: Any, axes: tuple[int, ...]) -> Any:
