@@ -165,6 +165,8 @@ class _Flat:
             call = known_calls.of(eqn)
             if call is not None:
                 return self.add(eqn, atoms, mask, calls, call, {"call": eqn})
+            if any(mask) and is_short(eqn):
+                return self.inline(written_out(eqn), atoms, (eqn, *calls))
             if self.opens(eqn, mask):
                 return self.inline(walk.bodies(eqn)[0], atoms, (eqn, *calls))
             if eqn.primitive in _NAMES and eqn.params["name"] != TAP:
@@ -194,6 +196,43 @@ class _Flat:
         )
         self.equations.append(equation)
         return outputs
+
+
+_MOST_EQUATIONS = 200  # of a loop that is written out
+
+
+def is_short(eqn: Any) -> bool:
+    """Whether an equation is a short loop of elementwise equations.
+
+    Written out, what waits for further factors or for the rest of a scalar function goes on waiting
+    from step to step: a product in a loop is the product of as many factors.
+    """
+    if eqn.primitive.name != "scan" or eqn.params["length"] == 0:
+        return False
+    inside = [inner for _, inner in walk.equations(eqn.params["jaxpr"])]
+    known = [primitives.facts(inner.primitive) for inner in inside]
+    fits = all(f.group in ("elementwise", "calls") or f.moves for f in known)
+    return fits and not any(inner.effects for inner in inside) and (
+        eqn.params["length"] * len(inside) <= _MOST_EQUATIONS
+    )  # fmt: skip
+
+
+def written_out(eqn: Any) -> Any:
+    """The jaxpr of a scan's steps one after another."""
+    params = eqn.params
+    num_consts, num_carry = compat.scan_arity(params)
+    behind, length = num_consts + num_carry, params["length"]
+
+    def steps(*operands: Any) -> list[Any]:
+        carry, ys = list(operands[num_consts:behind]), [None] * length
+        for i in reversed(range(length)) if params["reverse"] else range(length):
+            xs = [x[i] for x in operands[behind:]]
+            outputs = compat.evaluate(params["jaxpr"], [*operands[:num_consts], *carry, *xs])
+            carry, ys[i] = outputs[:num_carry], outputs[num_carry:]
+        return [*carry, *map(jnp.stack, zip(*ys, strict=True))]
+
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
+    return jax.make_jaxpr(steps)(*shapes)
 
 
 def trace(fun: Callable[..., Any], *args: Any) -> tuple[Program, Any]:
