@@ -36,11 +36,8 @@ def looped(x):
 
 
 def branched(x):
-    return jax.lax.cond(x.sum() > 1, jnp.sin, jnp.cos, x) @ W
-
-
-def remade(x):
-    return jax.checkpoint(lambda x: jnp.exp(x / 4) * x.sum())(x) @ W
+    x = jax.checkpoint(lambda x: jnp.exp(x / 4) * x[1])(x)
+    return jax.lax.cond(W.sum() > 1, jnp.sin, jnp.cos, x) @ W
 
 
 def looked_up(x):
@@ -51,7 +48,7 @@ def inverted(x):
     return jnp.linalg.solve(jnp.eye(4) * 9 + jnp.outer(x, x), x).sum()
 
 
-FUNCTIONS = [normed, attention, looped, branched, remade, looked_up, inverted]
+FUNCTIONS = [normed, attention, looped, branched, looked_up, inverted]
 
 
 def rows(account, rule):
@@ -61,26 +58,23 @@ def rows(account, rule):
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
 def test_complete_rules_have_no_local_gap(f):
     account = jxp.audit(f, 0.1)(X)
-    contributions, gap = jxp.deeplift(f, 0.1, return_gap=True)(X)
+    contributions, gap = jax.jit(jxp.deeplift(f, 0.1, return_gap=True))(X)
     np.testing.assert_allclose(account.contributions, contributions.sum(), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose([account.value, account.reference], [f(X), f(0.1 + 0 * X)], 1e-5)
     assert abs(account.gap - float(gap)) < 1e-5
     assert all(abs(row.gap) < 1e-5 for row in account.rows)
 
 
-@pytest.mark.parametrize("rules", ["reveal_cancel", "genomics", "central_limit"])
+@pytest.mark.parametrize("rules", ["reveal_cancel", "central_limit"])
 @pytest.mark.parametrize("f", [normed, looped], ids=lambda f: f.__name__)
 def test_tables_in_parts_too(f, rules):
     account = jxp.audit(f, 0.1, rules=rules)(X)
-    contributions = jxp.deeplift(f, 0.1, rules=rules)(X)
+    contributions = jax.jit(jxp.deeplift(f, 0.1, rules=rules))(X)
     np.testing.assert_allclose(account.contributions, contributions.sum(), rtol=1e-4, atol=1e-6)
     assert all(abs(row.gap) < 1e-5 for row in account.rows)
 
 
 def test_a_wrong_rule_comes_first_with_its_line_and_accounts_for_the_gap():
-    def wrong(equation, operand):
-        return [jxp.rules.Pair(2 * v - v, v0) for v, v0 in [(operand.value, operand.reference)]]
-
     def twice(equation, operand):  # its value is right, its multiplier is twice too large
         value = operand.value + operand.value - jax.lax.stop_gradient(operand.value)
         return [jxp.rules.Pair(jnp.sum(value), jnp.sum(operand.reference))]
@@ -92,8 +86,6 @@ def test_a_wrong_rule_comes_first_with_its_line_and_accounts_for_the_gap():
     assert "test_audit.py" in first.line
     np.testing.assert_allclose(first.gap, jnp.tanh(X).sum(), rtol=1e-5)
     np.testing.assert_allclose(account.gap, -sum(row.gap for row in account.rows), rtol=1e-5)
-    right = jxp.rules.rescale().register(jax.lax.cumsum_p, wrong)
-    assert jxp.audit(lambda x: x.sum(), 0.0, rules=right)(X).gap == 0
 
 
 def test_a_norm_at_a_zero_reference_settles_its_scale_first():
@@ -140,11 +132,12 @@ def test_one_function_of_jaxs_called_twice_has_both_lines():
         return jnp.where(first.sum() > x, first, x.sum() * x).sum()
 
     def before(x):
-        return jax.lax.scan(lambda c, w: (jnp.where(c > w, c, 3 * c), None), x, W)[0].sum()
+        return jax.lax.scan(lambda c, w: (jnp.tanh(c * w), None), x, W)[0].sum()
 
-    jxp.deeplift(before, 0.0)(X)  # which traces `jnp.where` under a scan's line
+    x = jnp.linspace(-1.0, 1.0, 7)  # a shape of its own, for what JAX keeps of a trace
+    jax.eval_shape(jax.grad(lambda x: jxp.deeplift(before, 0.0)(x).sum()), x)  # within a scan
     start = f.__code__.co_firstlineno
-    lines = [row.line for row in jxp.audit(f, 0.0)(X).rows if "select_n" in row.equations]
+    lines = [row.line for row in jxp.audit(f, 0.0)(x).rows if "select_n" in row.equations]
     assert {int(line.split(":")[1].split(" ")[0]) - start for line in lines} == {1, 2}
 
 

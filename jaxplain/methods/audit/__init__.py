@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain.methods.audit.report import Audit, Row, hurts
-from jaxplain.methods.audit.watching import Entry, Key, Watch
+from jaxplain.methods.audit.watching import Entry, Key, Probe, Watch
 from jaxplain.surrogate import RuleTable, compat, staging
 from jaxplain.surrogate.interpreter import interpret
 from jaxplain.surrogate.rules.by_name import by_name
@@ -118,11 +118,11 @@ class _Reading:
         return first[0].entries, numbers(leaves, references, list(probes.values()))
 
     def numbers(
-        self, keys: Sequence[Key], leaves: Arrays, references: Arrays, probes: Arrays
+        self, keys: Sequence[Key], leaves: Arrays, references: Arrays, probes: Sequence[Probe]
     ) -> dict[str, Any]:
         """f at both ends, the contributions' sums, and what each probe received."""
 
-        def function(moving: Any, probes: Arrays) -> Arrays:
+        def function(moving: Any, probes: Sequence[Probe]) -> Arrays:
             given = dict(zip(keys, probes, strict=True))
             return self.read(moving, leaves, references, given)[0]
 
@@ -144,7 +144,7 @@ class _Reading:
         return list(map(lifted.parts, leaves, references)) if lifted.detached else list(leaves)
 
     def read(
-        self, moving: Sequence[Any], leaves: Arrays, references: Arrays, probes: dict[Key, Any]
+        self, moving: Sequence[Any], leaves: Arrays, references: Arrays, probes: dict[Key, Probe]
     ) -> tuple[list[Any], Watch]:
         """The outputs, and the rows that were met."""
         lifted, watch = self.table.lifted, Watch(self.staged.jaxpr, probes)
@@ -172,8 +172,9 @@ def _reported(name: str, entries: dict[Key, Entry], measured: Any) -> Audit:
     )
 
 
-def _row(entry: Entry, numbers: np.ndarray) -> Row:
-    sent, sent_size, arrived, arrived_size, times, *choice = map(float, numbers)
+def _row(entry: Entry, received: Probe) -> Row:
+    sent, sent_size = map(float, received.sent)
+    arrived, arrived_size, times, *choice = map(float, received.arrived)
     return Row(
         line=entry.line,
         path=entry.path,

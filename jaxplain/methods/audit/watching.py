@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +31,15 @@ from jaxplain.surrogate.values.region import Decision, Expression, Region
 
 Key = tuple[Any, ...]  # of an equation and the calls around it
 
-# What a row's probe receives: Σ m Δ and Σ|m Δ| of the operands, both of the outputs, how many
-# times anything arrived, and the three numbers of a choice.
-PARTS, PARTS_SIZE, ARRIVED, ARRIVED_SIZE, TIMES, CHOICE = range(6)
-_COUNT = CHOICE + 3
+class Probe(NamedTuple):
+    """What a row receives, in the backward pass; zeros before."""
+
+    sent: Any  # Σ m Δ and Σ|m Δ| of the operands
+    arrived: Any  # both of the outputs, how many times anything arrived, a choice's three numbers
+
+
+def _silent() -> Probe:
+    return Probe(jnp.zeros(2), jnp.zeros(6))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +57,14 @@ class Entry:
 class Watch:
     """One reading of the program: the rows that it met, and the probes that they send to."""
 
-    def __init__(self, program: Any, probes: dict[Key, Array]):
+    def __init__(self, program: Any, probes: dict[Key, Probe]):
         self._known = {id(equation) for _, equation in walk.equations(program)}
         self._probes = probes
         self.entries: dict[Key, Entry] = {}
 
-    def probes(self) -> dict[Key, Array]:
+    def probes(self) -> dict[Key, Probe]:
         """Zeros for every row."""
-        return {key: jnp.zeros(_COUNT) for key in self.entries}
+        return {key: _silent() for key in self.entries}
 
     def table(self, table: RuleTable) -> RuleTable:
         """The same table, whose rules report."""
@@ -131,7 +136,7 @@ class Watch:
         operand = settled(operand)
         if not _flows(operand):
             return operand
-        return _tapped([operand], self._probe(key), _parts, None)[0]
+        return _tapped([operand], self._probe(key).sent, _sent, ())[0]
 
     def given(
         self, key: Key, entry: Entry, choice: Choice | None, outputs: Sequence[Any]
@@ -141,12 +146,12 @@ class Watch:
         if not active:
             return list(outputs)
         self.entries[key] = entry
-        numbers = [0.0, 0.0, 0.0] if choice is None else choice.numbers
-        tapped = iter(_tapped(active, self._probe(key), _arrival, numbers))
+        numbers = (0.0, 0.0, 0.0) if choice is None else choice.numbers
+        tapped = iter(_tapped(active, self._probe(key).arrived, _arrived, (1.0, *numbers)))
         return [next(tapped) if _flows(output) else output for output in outputs]
 
-    def _probe(self, key: Key) -> Array:
-        return self._probes[key] if key in self._probes else jnp.zeros(_COUNT)
+    def _probe(self, key: Key) -> Probe:
+        return self._probes[key] if key in self._probes else _silent()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,21 +273,12 @@ def _with(value: Any, arrays: Sequence[Any]) -> Any:
     return dataclasses.replace(value, value=arrays[0])
 
 
-def _parts(cotangents: Any, changes: Any, _: None) -> Array:
-    """What a rule sends back: Σ m Δ and Σ|m Δ|."""
-    return _row({PARTS: _sums(cotangents, changes)})
+def _sent(cotangents: Any, changes: Any, _: Any) -> Array:
+    return jnp.stack(_sums(cotangents, changes))
 
 
-def _arrival(cotangents: Any, changes: Any, numbers: Sequence[Any]) -> Array:
-    """What arrives at its outputs."""
-    return _row({ARRIVED: _sums(cotangents, changes), TIMES: [1.0], CHOICE: numbers})
-
-
-def _row(numbers: dict[int, Sequence[Any]]) -> Array:
-    row = jnp.zeros(_COUNT)
-    for place, found in numbers.items():
-        row = row.at[place : place + len(found)].set(jnp.stack(list(map(_number, found))))
-    return row
+def _arrived(cotangents: Any, changes: Any, numbers: Sequence[Any]) -> Array:
+    return jnp.stack([*_sums(cotangents, changes), *map(_number, numbers)])
 
 
 def _number(found: Any) -> Array:
@@ -296,7 +292,8 @@ def _sums(multipliers: Any, changes: Any) -> list[Array]:
         for own, own_changes in zip(multipliers, changes, strict=True)
     ]
     total: Any = sum(jnp.sum(product) for product in products)
-    return [total, sum(jnp.sum(jnp.abs(product)) for product in products)]
+    size: Any = sum(jnp.sum(jnp.abs(product)) for product in products)
+    return [_number(total), _number(size)]
 
 
 def _product(multiplier: Any, change: Any) -> Any:
