@@ -88,6 +88,16 @@ def test_a_wrong_rule_comes_first_with_its_line_and_accounts_for_the_gap():
     np.testing.assert_allclose(account.gap, -sum(row.gap for row in account.rows), rtol=1e-5)
 
 
+def test_what_is_no_number_comes_first():
+    def lost(equation, operand):
+        value = jax.lax.stop_gradient(operand.value) + 0 * jnp.sqrt(0 * operand.value)
+        return [jxp.rules.Pair(jnp.tanh(value), jnp.tanh(operand.reference))]
+
+    table = jxp.rules.rescale().register(jax.lax.tanh_p, lost)
+    account = jxp.audit(lambda x: (2 * jnp.tanh(x * x.sum())).sum(), 0.0, rules=table)(X)
+    assert account.rows[0].rule == "lost" and np.isnan(account.rows[0].gap)
+
+
 def test_a_norm_at_a_zero_reference_settles_its_scale_first():
     (product,) = rows(jxp.audit(normed, 0.0)(X), "product")
     assert product.choice == "s₀Δc + cΔs 0.00 (0.00 to 0.00)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -91,13 +92,21 @@ class Audit:
 
 
 def hurts(rise: float) -> Callable[[Row], tuple[float, float]]:
-    """The order of the rows: by local gap in units of |f(x) - f(ref)|, then by conditioning."""
+    """The order of the rows: by local gap in units of |f(x) - f(ref)|, then by conditioning.
+
+    Where both are alike to their rounding it is the program's.
+    """
 
     def order(row: Row) -> tuple[float, float]:
-        relative = abs(row.gap) / (abs(rise) or 1)
-        return -(relative if not relative <= _CLOSE else 0.0), -row.conditioning
+        relative = _large(abs(row.gap) / (abs(rise) or 1))
+        return -(0.0 if relative <= _CLOSE else relative), -_large(float(f"{row.conditioning:.3g}"))
 
     return order
+
+
+def _large(number: float) -> float:
+    """What is no number hurts most."""
+    return math.inf if math.isnan(number) else number
 
 
 _TITLES = ["line", "path", "equation", "rule", "choice", "sent", "gap", "conditioning", "times"]
