@@ -88,7 +88,7 @@ def test_a_wrong_rule_comes_first_with_its_line_and_accounts_for_the_gap():
     np.testing.assert_allclose(account.gap, -sum(row.gap for row in account.rows), rtol=1e-5)
 
 
-def test_what_is_no_number_comes_first():
+def test_where_what_is_no_number_begins_comes_first():
     def lost(equation, operand):
         value = jax.lax.stop_gradient(operand.value) + 0 * jnp.sqrt(0 * operand.value)
         return [jxp.rules.Pair(jnp.tanh(value), jnp.tanh(operand.reference))]

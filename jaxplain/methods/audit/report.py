@@ -98,15 +98,18 @@ def hurts(rise: float) -> Callable[[Row], tuple[float, float]]:
     """
 
     def order(row: Row) -> tuple[float, float]:
-        relative = _large(abs(row.gap) / (abs(rise) or 1))
-        return -(0.0 if relative <= _CLOSE else relative), -_large(float(f"{row.conditioning:.3g}"))
+        relative = _number(row, abs(row.gap) / (abs(rise) or 1))
+        conditioning = float(f"{_number(row, row.conditioning):.3g}")
+        return -(0.0 if relative <= _CLOSE else relative), -conditioning
 
     return order
 
 
-def _large(number: float) -> float:
-    """What is no number hurts most."""
-    return math.inf if math.isnan(number) else number
+def _number(row: Row, number: float) -> float:
+    """What is no number hurts most where it begins, and not where it arrives."""
+    if not math.isnan(number):
+        return number
+    return math.inf if math.isfinite(row.arrived) else 0.0
 
 
 _TITLES = ["line", "path", "equation", "rule", "choice", "sent", "gap", "conditioning", "times"]
