@@ -224,7 +224,7 @@ def written_out(eqn: Any) -> Any:
     behind, length = num_consts + num_carry, params["length"]
 
     def steps(*operands: Any) -> list[Any]:
-        carry, ys = list(operands[num_consts:behind]), [None] * length
+        carry, ys = list(operands[num_consts:behind]), list[Any]([None] * length)
         for i in reversed(range(length)) if params["reverse"] else range(length):
             xs = [x[i] for x in operands[behind:]]
             outputs = compat.evaluate(params["jaxpr"], [*operands[:num_consts], *carry, *xs])

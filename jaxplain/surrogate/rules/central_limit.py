@@ -86,12 +86,12 @@ def _nonlinear(expression: Expression, root: Any, chosen: bool) -> Parts:
 
     def forward(parts: Any, passive: Any) -> Any:
         saved = slopes(parts[1], *passive)
-        return Spread.divide(saved[-1]), saved
+        return Spread.divide(saved[-1].astype(expression.output.dtype)), saved
 
     def backward(saved: Any, cotangents: Any) -> Any:
         mean, curved, change = saved
         cotangent = Spread.weigh(cotangents, change)
-        return mean * cotangent, curved * cotangent
+        return tuple((m * cotangent).astype(root.dtype) for m in (mean, curved))
 
     surrogate = with_backward(forward, backward)
     return surrogate(root.both, (root.value, root.reference, expression.constants))

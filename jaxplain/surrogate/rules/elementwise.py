@@ -23,7 +23,7 @@ _SUMS = ("add", "sub", "convert_element_type", "neg")
 
 def elementwise(norm_theta: float | None, equation: Equation, *operands: Any) -> list[Any]:
     """One root: wait for the whole region.  Several: sums are linear, the rest Shapley values."""
-    operands = tuple(spread(operand, equation.aval.shape) for operand in operands)
+    operands = _apart(tuple(spread(operand, equation.aval.shape) for operand in operands))
     roots = active_roots(operands)
     if len(roots) > 1:  # what is frozen of another root is a constant
         operands = tuple(settled(o) if isinstance(o, Paired) and o.frozen else o for o in operands)
@@ -62,6 +62,14 @@ def _several_roots(
     if name == "select_n" and not isinstance(operands[0], Paired):
         return linear(equation, *operands)
     return [Region(equation, _chosen_between(operands), rescaled)]
+
+
+def _apart(operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The operands, where a product that another one is a function of is its root, too."""
+    roots = set(map(id, active_roots(operands)))
+    return tuple(
+        o.computed if isinstance(o, Product) and id(o.computed) in roots else o for o in operands
+    )
 
 
 def _chosen_between(operands: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -53,6 +53,11 @@ class Product(Waiting):
     def linear(self) -> bool:
         return False
 
+    @property
+    def computed(self) -> Pair | None:
+        """The pair, if it was asked for already."""
+        return self.__dict__.get("_settled")
+
     def settle(self) -> Any:
         return self._settled
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach, with_backward
@@ -70,11 +69,13 @@ def _nonlinear(expression: Expression, root: Any, chosen: bool) -> Parts:
 
     def forward(parts: Any, passive: Any) -> Any:
         multipliers = slopes(expression, parts, *passive)
-        return jax.tree.map(jnp.multiply, multipliers, parts), multipliers
+        changes = map(jnp.multiply, multipliers, parts)
+        return tuple(c.astype(expression.output.dtype) for c in changes), multipliers
 
-    surrogate = with_backward(
-        forward, lambda saved, cotangents: jax.tree.map(jnp.multiply, saved, cotangents)
-    )
+    def backward(saved: Any, cotangents: Any) -> Any:
+        return tuple((m * ct).astype(root.dtype) for m, ct in zip(saved, cotangents, strict=True))
+
+    surrogate = with_backward(forward, backward)
     return surrogate(root.both, (root.value, root.reference, expression.constants))
 
 
