@@ -83,12 +83,13 @@ def deeplift(
         reference = staging.as_reference(ref, x)
 
         def surrogate(x: Any) -> Any:
-            y, _ = evaluate(f, table, reference, staging.place(args, argnums, x), argnums)
+            args_at = staging.place(args, argnums, x)
+            y, y_reference = evaluate(f, table, reference, args_at, argnums)
             staging.check_scalar(y)
-            return y
+            return y, y_reference
 
-        y, vjp = jax.vjp(surrogate, x)
-        (multipliers,) = vjp(jnp.ones_like(y))
+        y, vjp, y_reference = jax.vjp(surrogate, x, has_aux=True)
+        (multipliers,) = vjp(_one(y, y_reference))
         contributions = jax.tree.map(lambda m, v, v0: m * (v - v0), multipliers, x, reference)
         result = contributions if multiply else multipliers
         if not return_gap:
@@ -100,6 +101,12 @@ def deeplift(
     return explain
 
 
+def _one(y: Any, y_reference: Any) -> Any:
+    """What is sent back: 1, but NaN where there is no finite difference to be shared."""
+    known = jnp.isfinite(y_reference) & jnp.isfinite(y)
+    return jnp.where(known, jnp.ones_like(y), jnp.nan)
+
+
 def _inside(
     tapped: taps.Tapped, table: RuleTable, ref: Any, multiply: bool, return_gap: bool
 ) -> Any:
@@ -108,19 +115,18 @@ def _inside(
 
     def received(multiply: bool) -> tuple[Any, Any]:
         def surrogate(x: Any, probes: Any) -> Any:
-            y, _ = evaluate(
+            return evaluate(
                 lambda x, probes: tapped.function(x, probes)[0],
                 with_taps(table, multiply=multiply),
                 (reference, tapped.probes),
                 (x, probes),
                 (0, 1),
             )
-            return y
 
         # In x too, although nothing asks for it: a rule that this backward pass left unused would
         # stand in for the gradient when scores are differentiated again.
-        y, vjp = jax.vjp(surrogate, x, tapped.probes)
-        arriving = vjp(jnp.ones_like(y))[1]
+        y, vjp, y_reference = jax.vjp(surrogate, x, tapped.probes, has_aux=True)
+        arriving = vjp(_one(y, y_reference))[1]
         if multiply and not table.lifted.needs_reference:  # such a table knows no differences
             change = jax.tree.map(jnp.subtract, tapped.values(x), tapped.values(reference))
             arriving = jax.tree.map(jnp.multiply, arriving, change)

@@ -114,6 +114,37 @@ def test_repeated_factors_are_one_player(g):
     assert_close(contributions(g, x, ref), shapley(g, x, ref))
 
 
+def weighed(*factors: Any) -> Any:
+    """The multipliers of a product of (value, reference) pairs, of which the sum is checked."""
+    x, ref = (jnp.array(column, float) for column in zip(*factors, strict=True))
+    return np.asarray(multipliers(lambda x: x[0] * x[1], x, ref)), x, ref
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 30.0, 34.0, 1e3, 1e8])
+def test_a_product_whose_orders_cancel_is_weighed(scale):
+    """Symmetric in the factors; half of each order while comparable, the smaller one beyond."""
+    c, s = (1.0, 0.0), (1.0, scale)  # a normed value at a zero reference, and its scale
+    of_c, of_s = weighed(c, s)[0]
+    assert_close(weighed(s, c)[0], [of_s, of_c])
+    assert_close(of_c + of_s * (1 - scale), 1)  # complete
+    if scale <= 10:
+        assert_close([of_c, of_s], [(1 + scale) / 2, 0.5])
+    if scale >= 1e3:
+        assert_close([of_c, of_s], [1, 0])  # s Δc + c₀ Δs, and not s₀ Δc + c Δs
+
+
+def test_the_weighing_is_smooth_in_the_values():
+    def of_c(scale: Any) -> Any:
+        x, ref = jnp.array([1.0, 1.0]), jnp.stack([jnp.zeros_like(scale), scale])
+        return jxp.deeplift(lambda x: x[0] * x[1], ref, multiply=False)(x)[0]
+
+    scales = jnp.linspace(5.0, 60.0, 111)
+    slopes = jax.vmap(jax.grad(of_c))(scales)
+    middles = (jax.vmap(of_c)(scales + 1e-5) - jax.vmap(of_c)(scales - 1e-5)) / 2e-5
+    assert jnp.isfinite(slopes).all()
+    np.testing.assert_allclose(slopes, middles, rtol=1e-3, atol=1e-3)
+
+
 def test_factors_of_one_variable_are_one_function():
     x, ref = draw(1, 5), draw(2, 5)
     m = multipliers(lambda x: jnp.sum(x * jnp.tanh(x) * jnp.exp(x)), x, ref)
