@@ -12,7 +12,9 @@ Forward = Callable[[Any, Any], Any]
 
 
 def with_backward(
-    forward: Forward, backward: Callable[[Any, Any], Any]
+    forward: Forward,
+    backward: Callable[[Any, Any], Any],
+    reached: Callable[[list[bool]], list[bool]] | None = None,
 ) -> Callable[[Any, Any], Any]:
     """`forward(active, passive)[0]`, with cotangents of `active` by `backward(forward(..)[1], ct)`.
 
@@ -20,6 +22,9 @@ def with_backward(
     argument, so that jit, vmap and scan see it, without a cotangent.  The residuals are computed
     in the forward pass by ordinary JAX operations, hence a second differentiation, of a loss over
     attributions, goes through them and through the references as it should.
+
+    `reached` tells which active leaves get anything where not all outputs have a cotangent. Nothing
+    is sent to the others, not even zeros: what is behind them may have no derivative.
     """
 
     @jax.custom_vjp
@@ -40,7 +45,15 @@ def with_backward(
         return forward(active, passive)
 
     def transpose(saved: Any, cotangent: Any) -> tuple[Any, None]:
-        return backward(saved, jax.tree.map(_dense, cotangent, is_leaf=_is_zero)), None
+        given = [not _is_zero(leaf) for leaf in jax.tree.leaves(cotangent, is_leaf=_is_zero)]
+        if not any(given):
+            return None, None
+        found = backward(saved, jax.tree.map(_dense, cotangent, is_leaf=_is_zero))
+        if reached is not None and not all(given):
+            leaves, tree = jax.tree.flatten(found)
+            kept = zip(leaves, reached(given), strict=True)
+            found = jax.tree.unflatten(tree, [m if is_reached else None for m, is_reached in kept])
+        return found, None
 
     function.defvjp(checked, transpose, symbolic_zeros=True)
     return function
@@ -63,6 +76,16 @@ def attach(
 ) -> Callable[[Any, Any], Any]:
     """`with_backward` where value and residuals have little in common."""
     return with_backward(lambda a, p: (primal(a, p), residuals(a, p)), backward)
+
+
+def refused_late(function: Callable[[Any], Any], error: Exception) -> Callable[[Any], Any]:
+    """`function`, which raises the error if a cotangent arrives: as JAX does, and no sooner."""
+
+    def backward(saved: None, cotangent: Any) -> Any:
+        raise error
+
+    surrogate = with_backward(lambda active, _: (function(active), None), backward)
+    return lambda active: surrogate(active, None)
 
 
 def scaled(

@@ -15,12 +15,12 @@ import jax.extend.core.primitives
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun, jaxprs_in_params
 
-# Frames of these folders are not the user's.
-_LIBRARIES = (
+# Frames of these folders are never the user's, and those of installed libraries hardly ever.
+_OURS = (
     os.path.dirname(jax.__file__) + os.sep,
     os.path.dirname(os.path.dirname(__file__)) + os.sep,
-    os.sep + os.path.join("site-packages", "flax") + os.sep,
 )
+_INSTALLED = [os.sep + folder + os.sep for folder in ("site-packages", "dist-packages")]
 
 
 def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
@@ -160,24 +160,29 @@ def user_line(equations: Iterable[Any]) -> str:
 
     `equations` is the equation and the calls around it, the innermost first: inside a jit that was
     traced on its own the trace may end before it reaches the user.  JAX traces its own functions
-    once for all who call them, so that what stands inside knows only of the first.
+    once for all who call them, so that what stands inside knows only of the first.  Where no line
+    is the user's, an installed library's has to do.
     """
-    around = tuple(equations)
+    around, lines = tuple(equations), []
     for equation, call in zip(around, (*around[1:], None), strict=True):
         if call is not None and _is_library_call(call):
             continue
         traceback = getattr(equation.source_info, "traceback", None)
         for frame in getattr(traceback, "frames", ()):
-            if not frame.file_name.startswith(_LIBRARIES) and _LIBRARIES[-1] not in frame.file_name:
-                return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
-    return "an unknown line"
+            if not frame.file_name.startswith(_OURS):
+                lines.append(frame)
+    users = (f for f in lines if not any(folder in f.file_name for folder in _INSTALLED))
+    frame = next(users, lines[0] if lines else None)
+    if frame is None:
+        return "an unknown line"
+    return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
 
 
 def _is_library_call(call: Any) -> bool:
     """Whether a call is of a function of JAX's."""
     body = call.params.get("jaxpr", call.params.get("call_jaxpr"))
     source = getattr(getattr(open_jaxpr(body)[0], "debug_info", None), "func_src_info", "")
-    return str(source).partition(" at ")[2].startswith(_LIBRARIES[0])
+    return str(source).partition(" at ")[2].startswith(_OURS[0])
 
 
 def scope(equation: Any) -> str:

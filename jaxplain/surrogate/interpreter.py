@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jaxplain.surrogate import control_flow, patterns, primitives, program
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.program import Constant, Equation, Program
+from jaxplain.surrogate.rules.whole import underivable
 from jaxplain.surrogate.table import RuleTable
 from jaxplain.surrogate.values.lifted import Lifted, settled, value
 from jaxplain.surrogate.values.pair import Pair
@@ -22,10 +24,10 @@ def interpret(
     """A jaxpr's outputs at operands of which some are lifted, by the table's rules."""
     prog = program.from_jaxpr(closed_jaxpr, _lifted(operands), calls, table.keeps)
     prepared = patterns.replace(prog, table.patterns, prog.active)
-    return _run(table, prepared, operands)
+    return _run(table, prepared, operands, nested=bool(calls))
 
 
-def _run(table: RuleTable, prog: Program, operands: Sequence[Any]) -> list[Any]:
+def _run(table: RuleTable, prog: Program, operands: Sequence[Any], nested: bool) -> list[Any]:
     env: dict[Any, Any] = dict(zip(prog.inputs, operands, strict=True))
 
     def read(atom: Any) -> Any:
@@ -33,12 +35,14 @@ def _run(table: RuleTable, prog: Program, operands: Sequence[Any]) -> list[Any]:
 
     for equation in prog.equations:
         inputs = [read(atom) for atom in equation.inputs]
-        outputs = _outputs(table, equation, inputs)
+        outputs = _outputs(table, equation, inputs, nested)
         env.update(zip(equation.outputs, outputs, strict=True))
     return [read(atom) for atom in prog.outputs]
 
 
-def _outputs(table: RuleTable, equation: Equation, inputs: list[Any]) -> Sequence[Any]:
+def _outputs(
+    table: RuleTable, equation: Equation, inputs: list[Any], nested: bool
+) -> Sequence[Any]:
     if not any(_lifted(inputs)):
         return equation.bind(*inputs)
     if not equation.outputs:  # a print or another effect: it sees the values at x
@@ -46,10 +50,10 @@ def _outputs(table: RuleTable, equation: Equation, inputs: list[Any]) -> Sequenc
     try:
         outputs = _by_rule(table, equation, inputs)
     except UnsupportedPrimitive as refusal:
-        outputs = _rescued(table, equation, inputs, refusal)
+        outputs = _rescued(table, equation, inputs, refusal, nested)
     _check(table, equation, outputs)
     return [
-        table.lifted.decided(equation, inputs, number, output) for number, output in
+        table.lifted.made(equation, inputs, number, output) for number, output in
         enumerate(outputs)
     ]  # fmt: skip
 
@@ -76,15 +80,25 @@ def _by_rule(table: RuleTable, equation: Equation, inputs: list[Any]) -> Sequenc
 
 
 def _rescued(
-    table: RuleTable, equation: Equation, inputs: list[Any], refusal: UnsupportedPrimitive
+    table: RuleTable,
+    equation: Equation,
+    inputs: list[Any],
+    refusal: UnsupportedPrimitive,
+    nested: bool,
 ) -> Sequence[Any]:
-    """The outputs by the table's last resort; what that can't do either stays refused."""
+    """The outputs by the table's last resort; what that can't do either is refused later.
+
+    As in JAX: what has no derivative may be computed and printed, frozen or decided by. The error
+    comes with the multiplier that it would have to carry.
+    """
     if table.rescue is None:
         raise refusal
     try:
         return table.lifted.adapt(table.rescue, Pair)(equation, *inputs)
     except UnsupportedPrimitive:
-        raise refusal from None
+        if nested:  # what is around it may be integrated as a whole
+            raise refusal from None
+        return table.lifted.adapt(functools.partial(underivable, refusal), Pair)(equation, *inputs)
 
 
 def _check(table: RuleTable, equation: Equation, outputs: Sequence[Any]) -> None:

@@ -18,17 +18,16 @@ from jaxplain.surrogate import compat, primitives, walk
 Labels = tuple[int | None, ...]
 
 
-def independent_axes(function: Callable[..., Any], arguments: Sequence[Any], rest: Any) -> int:
-    """How many first axes of all arguments are those of all outputs, item by item."""
-    closed = jax.make_jaxpr(function)(list(arguments), rest)
+def independent_axes(closed: Any, arguments: int) -> int:
+    """How many first axes of a jaxpr's first inputs are those of all outputs, item by item."""
     jaxpr, _ = compat.open_jaxpr(closed)
     shapes = [v.aval.shape for v in jaxpr.invars]
-    active = [tuple(range(len(shape))) for shape in shapes[: len(arguments)]]
-    passive = [(None,) * len(shape) for shape in shapes[len(arguments) :]]
+    active = [tuple(range(len(shape))) for shape in shapes[:arguments]]
+    passive = [(None,) * len(shape) for shape in shapes[arguments:]]
     visitor = _Visitor()
     outputs = visitor.inside(closed, [*active, *passive])
     depth = min(map(len, [*active, *outputs]), default=0)
-    sizes = [shape[:depth] for shape in shapes[: len(arguments)]]
+    sizes = [shape[:depth] for shape in shapes[:arguments]]
     count = 0
     while count < depth and count not in visitor.broken:
         same = all(output[count] == count for output in outputs)

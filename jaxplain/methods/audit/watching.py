@@ -27,7 +27,7 @@ from jaxplain.surrogate.table import Rule, RuleTable
 from jaxplain.surrogate.values.lifted import Lifted, settled
 from jaxplain.surrogate.values.pair import Pair, Paired, actives, is_inexact, is_real
 from jaxplain.surrogate.values.parted import Parted
-from jaxplain.surrogate.values.region import Decision, Expression, Region
+from jaxplain.surrogate.values.region import Expression, Made, Region
 
 Key = tuple[Any, ...]  # of an equation and the calls around it
 
@@ -129,7 +129,7 @@ class Watch:
 
     def _begun(self, key: Key, operand: Any, read: Callable[[Any], Any]) -> Any:
         """What waits without flowing (a predicate) goes on waiting, from tapped values."""
-        if isinstance(operand, Decision) or (
+        if isinstance(operand, Made) or (
             isinstance(operand, Region) and (operand.frozen or not is_real(operand))
         ):
             return dataclasses.replace(operand, operands=tuple(map(read, operand.operands)))

@@ -16,7 +16,7 @@ from jaxplain.surrogate.rules.path_integral import path_integral
 from jaxplain.surrogate.rules.products import Product, quotient, times
 from jaxplain.surrogate.values.lifted import settled
 from jaxplain.surrogate.values.pair import Pair, Paired, active_roots, actives, is_real
-from jaxplain.surrogate.values.region import Region, decided, scales_a_choice
+from jaxplain.surrogate.values.region import Region, made, scales_a_choice
 
 _SUMS = ("add", "sub", "convert_element_type", "neg")
 
@@ -120,7 +120,7 @@ def spread(operand: Any, shape: tuple[int, ...]) -> Any:
     value, reference = broadcast(operand.value, shape), broadcast(operand.reference, shape)
     # Such a shape has the same rank, or none.
     repeated = tuple(i for i, n in enumerate(shape) if not operand.shape or operand.shape[i] != n)
-    return decided(equation, [waiting], 0, Pair(value, reference, operand.note, repeated))
+    return made(equation, [waiting], 0, Pair(value, reference, operand.note, repeated))
 
 
 class _Broadcast(Equation):

@@ -13,7 +13,7 @@ from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.operands import on_settled
 from jaxplain.surrogate.values.lifted import value
 from jaxplain.surrogate.values.pair import Pair, Paired, actives, is_real, reference
-from jaxplain.surrogate.values.region import Region, decided, is_choice
+from jaxplain.surrogate.values.region import Region, is_choice, made
 
 
 @on_settled
@@ -72,7 +72,7 @@ def reshaped(equation: Equation, *operands: Any) -> list[Any]:
     if waits and not any(isinstance(other, Paired) for other in rest):
 
         def move(root: Any) -> Any:
-            return decided(equation, [root, *rest], 0, linear(equation, root, *rest)[0])
+            return made(equation, [root, *rest], 0, linear(equation, root, *rest)[0])
 
         return [operand.through(equation, move)]
     return linear(equation, *operands)

@@ -66,7 +66,8 @@ def filled(rest: Sequence[Any], positions: Sequence[int], active: Sequence[Any])
 def refuse_counts(equation: Equation, operands: Sequence[Any]) -> None:
     """A rank, an index or such that depends on x may not become a number, nor choose among them."""
     discrete = [o for o in actives(operands) if not is_inexact(o)]
-    counted = any(not is_inexact(root) for root in active_roots(discrete))
+    roots = active_roots(discrete)
+    counted = any(root.underivable or not is_inexact(root) for root in roots)
     if counted and jnp.issubdtype(equation.aval.dtype, jnp.inexact):
         raise UnsupportedPrimitive(
             f"{equation} at {equation.line} uses an integer or boolean that depends "

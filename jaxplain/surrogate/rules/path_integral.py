@@ -96,7 +96,11 @@ def integrate(
     def backward(saved: Any, cotangents: Arrays) -> Arrays:
         active, results, (references, rest, results0) = saved
         ends = (active, references), (results, results0)
-        return _multipliers(lambda a: flowing(a, rest), *ends, cotangents, items)
+
+        def vjp(active: Arrays, cotangents: Arrays) -> Arrays:
+            return jax.vjp(lambda a: flowing(a, rest), active)[1](cotangents)[0]
+
+        return multipliers(vjp, *ends, cotangents, items)
 
     passive = (references, rest, [at_reference[i] for i in smooth])
     found = dict(zip(smooth, with_backward(forward, backward)(values, passive), strict=True))
@@ -106,18 +110,19 @@ def integrate(
     return [found[i] for i in range(len(at_reference))]
 
 
-def _multipliers(
-    function: Callable[[Arrays], Arrays],
+def multipliers(
+    vjp: Callable[[Arrays, Arrays], Arrays],
     operands: tuple[Arrays, Arrays],
     outputs: tuple[Arrays, Arrays],
     cotangents: Arrays,
     items: Items,
+    nodes: int = _NODES,
 ) -> Arrays:
-    """The integral of the vjp and its correction, in float32 at least."""
+    """The integral of `vjp(active, cotangents)` and its correction, in float32 at least."""
     starts, deltas = _segment(*operands)
     changes = list(map(difference, *outputs))
     integral, have, coarse, size = _integral(
-        _vjp(function, starts, deltas, cotangents), deltas, items
+        _finite(vjp, starts, deltas, cotangents), deltas, items, nodes
     )
     missing = _inner(items, cotangents, changes) - have
     rounding = _rounding(items, cotangents, outputs) + _rounding(items, integral, operands)
@@ -131,21 +136,21 @@ def _segment(values: Arrays, references: Arrays) -> tuple[Arrays, Arrays]:
     return list(map(stand_in, references)), list(map(difference, values, references))
 
 
-def _vjp(
-    function: Callable[[Arrays], Arrays], starts: Arrays, deltas: Arrays, cotangents: Arrays
+def _finite(
+    vjp: Callable[[Arrays, Arrays], Arrays], starts: Arrays, deltas: Arrays, cotangents: Arrays
 ) -> Callable[[Array], Arrays]:
     """t → the vjp at start + tΔ; nothing from where it is not finite, as beside a masked −inf."""
 
     def at(t: Array) -> Arrays:
         steps = [_times(t, d).astype(d.dtype) for d in deltas]
-        (found,) = jax.vjp(function, list(map(jnp.add, starts, steps)))[1](cotangents)
+        found = vjp(list(map(jnp.add, starts, steps)), cotangents)
         return [jnp.where(jnp.isfinite(m), m, 0) for m in found]
 
     return at
 
 
 def _integral(
-    vjp: Callable[[Array], Arrays], deltas: Arrays, items: Items
+    vjp: Callable[[Array], Arrays], deltas: Arrays, items: Items, count: int
 ) -> tuple[Arrays, Array, Array, Array]:
     """∫ of the vjp m; of each item ∫⟨m, Δ⟩, the same by a coarser rule, and ∫|⟨m, Δ⟩|."""
 
@@ -159,7 +164,7 @@ def _integral(
 
     nothing = jnp.zeros_like(_inner(items, deltas, deltas))
     zeros = list(map(jnp.zeros_like, map(_wide, deltas)))
-    nodes = tuple(map(jnp.asarray, _nested(_NODES)))
+    nodes = tuple(map(jnp.asarray, _nested(count)))
     return jax.lax.scan(add, (zeros, nothing, nothing, nothing), nodes)[0]
 
 

@@ -61,8 +61,8 @@ class Lifted:
         return lifted
 
     @classmethod
-    def decided(cls, equation: Any, operands: Sequence[Any], number: int, output: Any) -> Any:
-        """An equation's output, which may remember what decided it."""
+    def made(cls, equation: Any, operands: Sequence[Any], number: int, output: Any) -> Any:
+        """An equation's output, which may remember what it was made of."""
         return output
 
     @property

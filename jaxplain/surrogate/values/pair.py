@@ -44,6 +44,11 @@ class Paired(Lifted):
         return False
 
     @property
+    def underivable(self) -> bool:
+        """Whether it is made of real numbers that JAX can't differentiate."""
+        return False
+
+    @property
     def linear(self) -> bool:
         """Whether it is linear in its roots."""
         return True
@@ -91,10 +96,10 @@ class Pair(Paired):
         return cls(value, reference)
 
     @classmethod
-    def decided(cls, equation: Any, operands: Sequence[Any], number: int, output: Any) -> Any:
-        from jaxplain.surrogate.values.region import decided  # which stands on pairs
+    def made(cls, equation: Any, operands: Sequence[Any], number: int, output: Any) -> Any:
+        from jaxplain.surrogate.values.region import made  # which stands on pairs
 
-        return decided(equation, operands, number, output)
+        return made(equation, operands, number, output)
 
     @classmethod
     def plain(cls, lifted: Pair) -> Pair:

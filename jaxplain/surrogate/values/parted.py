@@ -18,7 +18,7 @@ from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.divided_difference import difference
 from jaxplain.surrogate.values.lifted import Lifted, Outputs, settled, value
 from jaxplain.surrogate.values.pair import Pair, Paired, is_inexact, is_real
-from jaxplain.surrogate.values.region import Region, Waiting, decided
+from jaxplain.surrogate.values.region import Made, Region, Waiting, made
 
 Parts = tuple[Any, Any]
 
@@ -127,12 +127,15 @@ class Parted(Paired):
         return functools.partial(on_totals, cls, rule) if of is Pair else super().adapt(rule, of)
 
     @classmethod
-    def decided(cls, equation: Any, operands: Sequence[Any], number: int, output: Any) -> Any:
-        if not isinstance(output, Parted) or is_inexact(output):
+    def made(cls, equation: Any, operands: Sequence[Any], number: int, output: Any) -> Any:
+        if isinstance(output, Parted) and not is_inexact(output):
+            known: Any = Pair(output.value, output.reference)
+        elif isinstance(output, Paired):
             return output
-        known = Pair(output.value, output.reference)
-        decision = decided(equation, list(map(as_pair, operands)), number, known)
-        return WaitingParts(cls, decision, output.value)
+        else:
+            known = output
+        paired = made(equation, list(map(as_pair, operands)), number, known)
+        return WaitingParts(cls, paired, value(output)) if isinstance(paired, Made) else output
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,6 +153,14 @@ class WaitingParts(Waiting):
     @property
     def roots(self) -> tuple[Any, ...]:
         return self.paired.roots
+
+    @property
+    def frozen(self) -> bool:
+        return self.paired.frozen
+
+    @property
+    def underivable(self) -> bool:
+        return self.paired.underivable
 
     @property
     def linear(self) -> bool:
@@ -183,7 +194,7 @@ def as_pair(operand: Any) -> Any:
     """The total of a value in parts; what waits goes on waiting where nothing flows back."""
     if isinstance(operand, WaitingParts):
         return operand.paired
-    if isinstance(operand, Region) and not is_real(operand):
+    if isinstance(operand, Region) and (operand.frozen or not is_real(operand)):
         # A predicate: the same expression over the roots' totals, still a function of them.
         return _rebuilt(operand)
     operand = settled(operand)

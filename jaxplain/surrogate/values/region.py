@@ -4,7 +4,7 @@ Equations that are elementwise in values with ONE root form one scalar function 
 whatever primitives spell it; its multiplier is its divided difference, taken when something else
 asks for the value.  Regions over several roots that make booleans wait as well, until a choice
 between real numbers shows what they decide.  A decision is an integer or boolean that comes out of
-any other equation: it waits with what decided it.
+any other equation: it waits with what decided it, and so does what is frozen.
 """
 
 from __future__ import annotations
@@ -137,17 +137,32 @@ class Region(Waiting):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Decision(Waiting):
-    """An integer or boolean output of an equation, with the operands that decided it."""
+class Made(Waiting):
+    """An output of an equation, with the operands that made it.
+
+    An integer or boolean, what is frozen, or what has no derivative: no multiplier goes through
+    it, yet at the reference it has another value. What decides by it, or computes with it and with
+    what it was made of, is then a function of those operands.
+    """
 
     equation: Equation
     operands: tuple[Any, ...]
     number: int  # of the output
-    settled: Pair
+    settled: Any
 
     @property
+    def frozen(self) -> bool:
+        return not isinstance(self.settled, Paired)
+
+    @property
+    def underivable(self) -> bool:
+        return not self.frozen and is_inexact(self.settled)
+
+    @functools.cached_property
     def reference(self) -> Any:
-        return self.settled.reference
+        if not self.frozen:
+            return self.settled.reference
+        return self.equation.bind(*map(reference, self.operands))[self.number]
 
     @property
     def linear(self) -> bool:
@@ -155,17 +170,20 @@ class Decision(Waiting):
 
     @property
     def value(self) -> Any:
-        return self.settled.value
+        return value(self.settled)
 
     def settle(self) -> Any:
         return self.settled
 
 
-def decided(equation: Equation, operands: Sequence[Any], number: int, output: Any) -> Any:
-    """An equation's output; with what decided it, if it is an integer or boolean."""
-    if not isinstance(output, Pair) or is_inexact(output):
-        return output
-    return Decision(equation, tuple(operands), number, output)
+def made(equation: Equation, operands: Sequence[Any], number: int, output: Any) -> Any:
+    """An equation's output; with what made it, if no multiplier goes through it."""
+    active = actives(operands)
+    if isinstance(output, Pair):
+        kept = not is_inexact(output) or any(operand.underivable for operand in active)
+    else:
+        kept = not isinstance(output, Paired) and bool(active)  # it is frozen
+    return Made(equation, tuple(operands), number, output) if kept else output
 
 
 def is_linear(equation: Equation, operands: Sequence[Any]) -> bool:
