@@ -180,7 +180,7 @@ def _at(output: Any, index: Index) -> Any:
 def _at_traced(output: jax.Array, *entries: jax.Array) -> jax.Array:
     r"""Σ over the indexed axes of 1{place = index} z, which asks no more of a sharded z than a sum.
 
-    Where the index is no place, z times NaN: then so are the slopes in all of z.
+    Where the index is no place, all of z times NaN: then so are the slopes in all of it.
     """
     if entries[0].ndim:
         return jax.vmap(lambda *entries: _at_traced(output, *entries))(*entries)
@@ -191,11 +191,11 @@ def _at_traced(output: jax.Array, *entries: jax.Array) -> jax.Array:
         place = jnp.arange(size)
         one = place == jnp.where(entry < 0, entry + size, entry)
         here = here & one.reshape((1,) * axis + (size,) + (1,) * (output.ndim - axis - 1))
-    marked = output * jnp.where(valid, 1, jnp.nan).astype(output.dtype)
-    chosen = jnp.where(jnp.broadcast_to(here, output.shape), marked, 0)
-    # Where no place is chosen the sum is 0, but its derivative meets the NaN that z is marked by.
-    missing = jnp.where(valid, 0, jnp.nan).astype(output.dtype)
-    return chosen.sum(tuple(range(len(entries)))) + missing
+    here, valid = (jnp.broadcast_to(of, output.shape) for of in (here, valid))
+    # By choices, for meshes whose axes are explicit refuse a product with a sharded number.
+    missing = jnp.where(valid, 0, output) * jnp.nan  # its slope, NaN, ends at the choice
+    chosen = jnp.where(here, output, 0)
+    return jnp.where(valid, chosen, missing).sum(tuple(range(len(entries))))
 
 
 def _in_range(entry: Any, size: int) -> Any:
