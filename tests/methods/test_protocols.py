@@ -124,3 +124,19 @@ def test_a_tolerance_is_one_on_parts():
     kinks = lambda x: jnp.abs(x[0] - 0.3) - jnp.abs(x[1] - 0.3) + x[2] ** 3
     scores, _ = jax.jit(jxp.integrated_gradients(kinks, 0.0, tolerance=1e-3))(jnp.ones(3))
     np.testing.assert_allclose(scores, [0.4, -0.4, 1], atol=2e-3)
+
+
+WEIGHTS = jnp.linspace(-1.0, 1.0, 20).reshape(4, 5)
+MODELS = {
+    "dense": lambda x: jnp.tanh(jax.nn.relu(x @ WEIGHTS) + 0.5).sum(),
+    "softmax": lambda x: jax.nn.log_softmax(x @ WEIGHTS)[0] + jax.nn.softmax(x)[1],
+    "products": lambda x: jnp.prod(x) + jnp.max(x) + (x * jax.nn.gelu(x)).sum() / (1 + x @ x),
+    "norm": lambda x: (x * jax.lax.rsqrt(x.var() + 1e-5)).sum() + jnp.cumsum(x)[2],
+}
+
+
+@pytest.mark.parametrize("rules", ["rescale", "reveal_cancel", "central_limit"])
+@pytest.mark.parametrize("model", MODELS)
+def test_rules_run_where_promotion_is_forbidden(model, rules, strict_promotion):
+    scores = jax.jit(jxp.deeplift(MODELS[model], 0.1, rules=rules))(X)
+    assert jnp.isfinite(scores).all()
