@@ -102,9 +102,11 @@ def deeplift(
 
 
 def _one(y: Any, y_reference: Any) -> Any:
-    """What is sent back: 1, but NaN where there is no finite difference to be shared."""
-    known = jnp.isfinite(y_reference) & jnp.isfinite(y)
-    return jnp.where(known, jnp.ones_like(y), jnp.nan)
+    """What is sent back: 1, but NaN where f(ref) is not finite: there is no difference to share.
+
+    Of f(x) that is not asked: what it takes beyond its gradient is more memory, and the gap says it.
+    """
+    return jnp.where(jnp.isfinite(y_reference), jnp.ones_like(y), jnp.nan)
 
 
 def _inside(

@@ -107,8 +107,11 @@ def stand_in(array: Any) -> Any:
     what it was.
     """
     most = min(_INFINITE, _largest(array) / 2)
-    seen = jnp.abs(array) <= _largest(array)
-    return jnp.where(seen, array, jnp.clip(array, -most, most))
+    if jnp.issubdtype(jnp.result_type(array), jnp.complexfloating):
+        infinite = jnp.sign(array) * most
+    else:
+        infinite = jnp.clip(array, -most, most)
+    return jnp.where(jnp.abs(array) <= _largest(array), array, infinite)
 
 
 def is_infinite(array: Any) -> Any:
@@ -296,7 +299,10 @@ def _extremum(step: Step, sign: int) -> Any:
     winner = jnp.where(first, su, sv)
     if not _in_relu(step.equation):
         winner = jnp.where((u == v) & (u0 == v0), (su + sv) / 2, winner)
-    return _bounded(step.unless(first == first0, winner), su, sv)
+    same, still = first == first0, step.delta == 0
+    change = step.value - step.reference  # where an end is infinite the bounds say
+    secant = change / jnp.where(same | still, 1, step.delta)
+    return _bounded(jnp.where(same | still, jnp.where(same, winner, 0), secant), su, sv)
 
 
 def _bounded(slope: Any, one: Any, other: Any) -> Any:

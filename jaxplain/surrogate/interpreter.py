@@ -52,10 +52,9 @@ def _outputs(
     except UnsupportedPrimitive as refusal:
         outputs = _rescued(table, equation, inputs, refusal, nested)
     _check(table, equation, outputs)
-    return [
-        table.lifted.made(equation, inputs, number, output) for number, output in
-        enumerate(outputs)
-    ]  # fmt: skip
+    if not table.remembers:
+        return outputs
+    return [table.lifted.made(equation, inputs, i, output) for i, output in enumerate(outputs)]
 
 
 def _by_rule(table: RuleTable, equation: Equation, inputs: list[Any]) -> Sequence[Any]:

@@ -68,6 +68,8 @@ class RuleTable:
         table's own kind, where that has no reference).
       keeps: which calls with a derivative of their own (`custom_jvp`, `custom_vjp`) stay whole,
         `(call, which operands depend on x) -> bool`; others are looked into.
+      remembers: whether integers and frozen values remember what made them, so that what they
+        decide is a function of it.
 
     Example:
       >>> import jax, jaxplain as jxp
@@ -82,6 +84,7 @@ class RuleTable:
     rescue: Rule | None = None
     takes: Mapping[Any, Takes] = dataclasses.field(default_factory=dict)
     keeps: Keeps = _looks_into_all
+    remembers: bool = True
 
     def __post_init__(self) -> None:
         for name in ("rules", "takes"):
@@ -138,6 +141,7 @@ class RuleTable:
             other.rescue or self.rescue,
             {**self.takes, **{key: other.taking(key) for key in other.rules}},
             self.keeps if other.keeps is _looks_into_all else other.keeps,
+            self.remembers and other.remembers,
         )
 
     @property
@@ -174,7 +178,8 @@ class RuleTable:
             [(_name(key), item) for key, item in known.items()]
             for known in (self.rules, self.takes)
         ]
-        return _again, (self.lifted, by_name, self.fallback, self.rescue, self.keeps)
+        rest = self.fallback, self.rescue, self.keeps, self.remembers
+        return _again, (self.lifted, by_name, *rest)
 
 
 def _common(a: RuleTable, b: RuleTable) -> type[Lifted]:
@@ -204,10 +209,10 @@ def _name(key: Any) -> Any:
 
 
 def _again(
-    lifted: type[Lifted], by_name: Any, fallback: Any, rescue: Any, keeps: Any
+    lifted: type[Lifted], by_name: Any, fallback: Any, rescue: Any, keeps: Keeps, remembers: bool
 ) -> RuleTable:
     rules, takes = ({_key(*name): item for name, item in named} for named in by_name)
-    return RuleTable(lifted, rules, fallback, rescue, takes, keeps)
+    return RuleTable(lifted, rules, fallback, rescue, takes, keeps, remembers)
 
 
 def _is_hidden(key: Any) -> bool:

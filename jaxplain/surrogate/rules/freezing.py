@@ -11,6 +11,7 @@ from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.table import Rule, RuleTable
 from jaxplain.surrogate.values.lifted import settled, value
 from jaxplain.surrogate.values.pair import Paired, is_inexact
+from jaxplain.surrogate.values.region import Region
 
 
 def freeze_choices(table: RuleTable) -> RuleTable:
@@ -34,7 +35,7 @@ def freeze_choices(table: RuleTable) -> RuleTable:
       Array([-0.,  3.], dtype=float32)
     """
     rules = {key: functools.partial(_at_x, rule) for key, rule in table.rules.items()}
-    return dataclasses.replace(table, rules=rules)
+    return dataclasses.replace(table, rules=rules, remembers=False)
 
 
 def _at_x(rule: Rule, equation: Equation, *operands: Any) -> Sequence[Any]:
@@ -46,7 +47,5 @@ def _at_x(rule: Rule, equation: Equation, *operands: Any) -> Sequence[Any]:
 
 def _constant(operand: Any) -> Any:
     """The value at x of what is discrete and no function of real numbers that still waits."""
-    computed = isinstance(operand, Paired) and any(root is operand for root in operand.roots)
-    if computed and not is_inexact(operand):
-        return value(settled(operand))
-    return operand
+    decides = isinstance(operand, Paired) and not is_inexact(operand)
+    return value(settled(operand)) if decides and not isinstance(operand, Region) else operand
