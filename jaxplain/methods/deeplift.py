@@ -104,7 +104,7 @@ def deeplift(
 def _one(y: Any, y_reference: Any) -> Any:
     """What is sent back: 1, but NaN where f(ref) is not finite: there is no difference to share.
 
-    Of f(x) that is not asked: what it takes beyond its gradient is more memory, and the gap says it.
+    Of f(x) it is not asked: that takes more memory than its gradient, and the gap says it.
     """
     return jnp.where(jnp.isfinite(y_reference), jnp.ones_like(y), jnp.nan)
 

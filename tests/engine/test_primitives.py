@@ -525,6 +525,8 @@ UNDIFFERENTIABLE: dict[str, Callable] = {
 }
 
 WITHOUT_EXAMPLE = {
+    "psum_invariant": "is `psum` inside shard_map, where test_sharding compares values",
+    "pvary": "marks what differs between devices, inside shard_map",
     "ragged_all_to_all": "needs several devices",
 }
 

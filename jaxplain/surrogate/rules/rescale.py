@@ -62,9 +62,9 @@ def rescale(*, norm_theta: float | None = None) -> RuleTable:
     table = table.register(primitives.where(lambda f: f.moves), reshaped, waiting=True)
     table = table.register(primitives.where(lambda f: f.counts), counted, waiting=True)
     table = table.register(known_calls.hypot, hypot)
-    table = table.register(patterns.softmax, softmax)
-    table = table.register(patterns.log_softmax, log_softmax)
-    table = table.register(patterns.logsumexp, logsumexp)
+    table = table.register(patterns.softmax, softmax, waiting=True)
+    table = table.register(patterns.log_softmax, log_softmax, waiting=True)
+    table = table.register(patterns.logsumexp, logsumexp, waiting=True)
     return table.register(primitives.group("linear_solve"), linear_solve(table))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,9 +13,8 @@ from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.divided_difference import difference, stand_in
 from jaxplain.surrogate.patterns import logsumexp_of
 from jaxplain.surrogate.program import Equation
-from jaxplain.surrogate.rules.operands import on_settled, reference
-from jaxplain.surrogate.values.lifted import value
-from jaxplain.surrogate.values.pair import Pair
+from jaxplain.surrogate.values.lifted import settled, value
+from jaxplain.surrogate.values.pair import Pair, Paired, reference
 
 Axes = tuple[int, ...]
 _FAR = 1e8  # a shift of all logits that only masks make: it cancels, but not by rounding
@@ -56,11 +55,16 @@ def _far(x: Any, x0: Any, axes: Axes) -> tuple[Any, Any]:
     return jnp.abs(shift) > _FAR, shift
 
 
-def _rule(residuals: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., list[Any]]:
+def _rule(
+    residuals: Callable[..., Any], backward: Callable[..., Any]
+) -> Callable[..., Sequence[Any]]:
     """A rule from what is kept of both ends' logits, and what that makes of a cotangent."""
 
-    @on_settled
-    def rule(equation: Equation, *operands: Any) -> list[Any]:
+    def rule(equation: Equation, *operands: Any) -> Sequence[Any]:
+        x = settled(operands[0])
+        others = [value(settled(operand)) for operand in operands[1:]]
+        if not isinstance(x, Paired):
+            return equation.bind(x, *others)
         axes, weighted = equation.params["axes"], equation.params.get("weighted", False)
 
         def primal(active: Any, passive: Any) -> Any:
@@ -74,9 +78,9 @@ def _rule(residuals: Callable[..., Any], backward: Callable[..., Any]) -> Callab
         def transposed(saved: Any, cotangent: Any) -> Any:
             return backward(saved, cotangent, axes).astype(dtype), None
 
-        x, dtype = operands[0], operands[0].dtype
-        # What else spells it (a shift of its own) changes the value's rounding alone.
-        others = [value(operand) for operand in operands[1:]]
+        # What else spells it (a shift of its own) changes the value's rounding alone; frozen as it
+        # is, it is the reference's own at the reference.
+        dtype = x.dtype
         result = attach(primal, kept, transposed)((x.value, others), x.reference)
         return [Pair(result, equation.function(*map(reference, operands)))]
 
