@@ -120,10 +120,10 @@ def log_odds(f: Callable[..., Any], a: Index, b: Index) -> Callable[..., Any]:
     def odds(*args: Any) -> Any:
         z = jnp.asarray(f(*args))
         first, second = _at(z, a), _at(z, b)
-        if _same(z, a, b):
+        if z.size == 1:
             raise ValueError(
-                f"the log-odds of class {a} against class {b} are always 0: of an output of shape "
-                f"{z.shape} they are one class"
+                f"the log-odds of 1 output against itself are always 0, and f's output has shape "
+                f"{z.shape}. If it is the logit of a sigmoid, explain the logit: `jaxplain.logit`"
             )
         return first - second
 
@@ -162,8 +162,10 @@ def _at(output: Any, index: Index) -> Any:
     """The output's entry at an index; NaN, its derivative too, where a traced index is no class."""
     output = jnp.asarray(output)
     entries = index if isinstance(index, tuple) else (index,)
-    if len(entries) > output.ndim:
+    if sum(entry is not None and entry is not ... for entry in entries) > output.ndim:
         raise IndexError(f"index {index} has more entries than the output {output.shape} axes")
+    if any(entry is None or entry is ... or isinstance(entry, slice) for entry in entries):
+        return output[index]
     for entry, size in zip(entries, output.shape, strict=False):
         if isinstance(entry, bool) or not jnp.issubdtype(jnp.result_type(entry), jnp.integer):
             raise TypeError(f"a class is an integer, or a tuple of them, and not {index!r}")
@@ -200,18 +202,6 @@ def _at_traced(output: jax.Array, *entries: jax.Array) -> jax.Array:
 
 def _in_range(entry: Any, size: int) -> Any:
     return (-size <= entry) & (entry < size)
-
-
-def _same(output: jax.Array, a: Index, b: Index) -> bool:
-    """Whether two known indices are one place of the output."""
-    both = [index if isinstance(index, tuple) else (index,) for index in (a, b)]
-    if not all(_is_known(entry) and np.ndim(entry) == 0 for index in both for entry in index):
-        return False
-    places = [
-        [int(entry) % size for entry, size in zip(index, output.shape, strict=False)]
-        for index in both
-    ]
-    return places[0] == places[1] and len(both[0]) == len(both[1])
 
 
 def _is_known(value: Any) -> bool:

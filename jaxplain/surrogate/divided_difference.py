@@ -301,8 +301,9 @@ def _extremum(step: Step, sign: int) -> Any:
         winner = jnp.where((u == v) & (u0 == v0), (su + sv) / 2, winner)
     same, still = first == first0, step.delta == 0
     change = step.value - step.reference  # where an end is infinite the bounds say
-    secant = change / jnp.where(same | still, 1, step.delta)
-    return _bounded(jnp.where(same | still, jnp.where(same, winner, 0), secant), su, sv)
+    one, zero = jnp.ones_like(step.delta), jnp.zeros_like(step.delta)  # of its sharding
+    secant = change / jnp.where(same | still, one, step.delta)
+    return _bounded(jnp.where(same | still, jnp.where(same, winner, zero), secant), su, sv)
 
 
 def _bounded(slope: Any, one: Any, other: Any) -> Any:

@@ -71,7 +71,7 @@ class Product(Waiting):
         def valued_slopes(values: Any, references: Any) -> tuple[Any, list[Any]]:
             return functools.reduce(multiply, values), weigh(values, references)
 
-        result = scaled(valued_slopes, tame=True)(
+        result = scaled(valued_slopes, tame=_is_tame(self.factors))(
             [factor.value for factor in factors], [factor.reference for factor in factors]
         )
         return Pair(result, self.reference, _joint_note(factors))
@@ -153,6 +153,15 @@ def quotient(theta: float | None, equation: Equation, a: Any, b: Any) -> Any:
     return Pair(result, equation.function(*references), _joint_note([a, b]))
 
 
+def _is_tame(factors: Sequence[Any]) -> bool:
+    """Whether the factors' slopes, which are each other's values, are finite: not those of masks."""
+    return any(factor.repeated or _is_bounded(factor) for factor in factors)
+
+
+def _is_bounded(factor: Any) -> bool:
+    return isinstance(factor, Region) and factor.bounded
+
+
 def _weigher(factors: Sequence[Any]) -> Callable[[Sequence[Any], Sequence[Any]], list[Any]]:
     """What gives the slopes of these factors."""
     if len(factors) != 2:
@@ -173,7 +182,7 @@ def pair_haste(
     each order counts one half. A factor that is one number for many (a norm's scale) has one order
     for all of them, by the mean sizes of what it multiplies.
     """
-    if any(isinstance(factor, Region) and factor.bounded for factor in factors):
+    if any(map(_is_bounded, factors)):
         return jnp.zeros(())
     axes = max((factor.repeated for factor in factors), key=len)
     if not axes:
