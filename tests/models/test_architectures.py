@@ -89,28 +89,30 @@ def test_routing_that_agrees_leaves_no_gap(x64):
     np.testing.assert_allclose(scores.sum(), f(x) - f(ref), rtol=1e-9)
 
 
-def test_what_routing_cannot_carry_is_in_the_gap(x64):
-    """The route is known at both ends; its flip has no multiplier and stays an explicit rest."""
+def test_a_route_is_part_of_f_and_frozen_on_request(x64):
+    """Its flip is explained with it; where it is x's own, the flip stays an explicit rest."""
     f, p = routed(one_hot_gates, k=1)
     x = cast(draw(4), jnp.float64)
     ref = -x
     assert np.argmax(x @ p["router"]) != np.argmax(ref @ p["router"])
-    scores, gap = jxp.deeplift(f, ref, return_gap=True)(x)
+    _, gap = jxp.deeplift(f, ref, return_gap=True)(x)
+    assert abs(gap) < 1e-9
+    frozen = jxp.rules.freeze_choices(jxp.rules.rescale())
+    scores, gap = jxp.deeplift(f, ref, rules=frozen, return_gap=True)(x)
     assert jnp.isfinite(scores).all() and abs(gap) > 1e-3
     np.testing.assert_allclose(scores.sum() + gap, f(x) - f(ref), rtol=1e-9)
 
 
-def test_experts_looked_up_by_their_route_are_refused():
+def test_experts_looked_up_by_their_route_are_complete():
     _, p = routed(one_hot_gates)
 
     def f(x):
         _, chosen = jax.lax.top_k(x @ p["router"], 2)
         return jnp.tanh(jnp.einsum("d,kdh->kh", x, p["up"][chosen])).sum()
 
-    with pytest.raises(
-        jxp.UnsupportedPrimitive, match="uses a value that depends on x as an index"
-    ):
-        jxp.deeplift(f, 0.0)(draw(4))
+    x, ref = draw(4), -draw(4)
+    scores = jxp.deeplift(f, ref)(x)
+    np.testing.assert_allclose(scores.sum(), f(x) - f(ref), rtol=1e-4, atol=1e-5)
 
 
 # One architecture, five ways to write it.
