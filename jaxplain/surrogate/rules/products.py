@@ -154,7 +154,7 @@ def quotient(theta: float | None, equation: Equation, a: Any, b: Any) -> Any:
 
 
 def _is_tame(factors: Sequence[Any]) -> bool:
-    """Whether the factors' slopes, which are each other's values, are finite: not those of masks."""
+    """Whether the factors' slopes, each other's values, are finite: not those of masks."""
     return any(factor.repeated or _is_bounded(factor) for factor in factors)
 
 
