@@ -62,7 +62,7 @@ def test_links_and_pictures_lead_somewhere():
 
 
 def doubling(x):
-    return jax.lax.while_loop(lambda c: c.sum() < 100, lambda c: 2 * c, x).sum()
+    return jax.lax.while_loop(lambda c: c.sum() < 100, lambda c: 2 * c + 1, x).sum()
 
 
 def outside_jax(x):
