@@ -299,17 +299,11 @@ def _extremum(step: Step, sign: int) -> Any:
     winner = jnp.where(first, su, sv)
     if not _in_relu(step.equation):
         winner = jnp.where((u == v) & (u0 == v0), (su + sv) / 2, winner)
-    same, still = first == first0, step.delta == 0
+    same = first == first0  # so it is where the root stands still
     change = step.value - step.reference  # where an end is infinite the bounds say
-    one, zero = jnp.ones_like(step.delta), jnp.zeros_like(step.delta)  # of its sharding
-    secant = change / jnp.where(same | still, one, step.delta)
-    return _bounded(jnp.where(same | still, jnp.where(same, winner, zero), secant), su, sv)
-
-
-def _bounded(slope: Any, one: Any, other: Any) -> Any:
-    """The slope, no further than between the two others: beyond is rounding."""
-    low, high = jnp.minimum(one, other), jnp.maximum(one, other)
-    return jnp.where(slope < low, low, jnp.where(slope > high, high, slope))
+    secant = change / jnp.where(same, 1, step.delta)
+    secant = jnp.clip(secant, jnp.minimum(su, sv), jnp.maximum(su, sv))  # beyond is rounding
+    return jnp.where(same, winner, secant)
 
 
 def _in_relu(equation: Equation) -> bool:
