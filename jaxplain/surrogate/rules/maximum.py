@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain.surrogate.backward import attach
+from jaxplain.surrogate import compat
+from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.divided_difference import difference
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules import pooling
@@ -38,9 +39,10 @@ def winner(equation: Equation, *operands: Any) -> list[Any]:
             return _so_far(equation, *active, *deltas)
         return jax.jvp(lambda active: function(active, rest), (active,), (deltas,))[1]
 
-    def shares(active: Any, passive: Any) -> Any:
-        # Behind a barrier: else XLA evaluates a constant reference's winners itself, and slowly,
-        # for every example of a batch.
+    def forward(active: Any, passive: Any) -> tuple[Any, Any]:
+        # Computed once: XLA may round what it computes again otherwise, and then nobody wins. Of
+        # a constant reference it would evaluate the winners itself, for every example of a batch.
+        active = jax.tree.map(compat.apart, active)
         references, rest = jax.lax.optimization_barrier(passive)
         deltas = jax.tree.map(difference, active, references)
         y, y0 = function(active, rest), function(references, rest)
@@ -48,7 +50,7 @@ def winner(equation: Equation, *operands: Any) -> list[Any]:
         here = (y < y0) if falls else (y > y0)
         share = jnp.where(here, ratio(difference(y, y0), change), 0)
         share0 = jnp.where(here, 0, ratio(difference(y, y0), change0))
-        return active, references, rest, share, share0
+        return y, (active, references, rest, share, share0)
 
     def backward(saved: Any, cotangent: Any) -> Any:
         active, references, rest, share, share0 = saved
@@ -59,7 +61,7 @@ def winner(equation: Equation, *operands: Any) -> list[Any]:
         ]
         return jax.tree.map(jnp.add, *parts)
 
-    surrogate = attach(lambda a, p: function(a, p[1]), shares, backward)
+    surrogate = with_backward(forward, backward)
     return [Pair(surrogate(values, (references, rest)), function(references, rest), "sum")]
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate import compat
-from jaxplain.surrogate.backward import attach
+from jaxplain.surrogate.backward import attach, with_backward
 from jaxplain.surrogate.divided_difference import difference
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.linear import linear
@@ -32,13 +32,15 @@ def pool_winner(equation: Equation, operand: Any) -> list[Any]:
     falls = equation.primitive.name == "reduce_window_min"
     x, x0 = value(operand), reference(operand)
 
-    def shares(x: Any, x0: Any) -> tuple[Any, Any]:
-        x0 = jax.lax.optimization_barrier(x0)  # XLA would evaluate a constant's winners itself
+    def forward(x: Any, x0: Any) -> tuple[Any, Any]:
+        # Computed once: XLA may round what it computes again otherwise, and then nobody wins. Of
+        # a constant reference it would evaluate the winners itself.
+        x, x0 = compat.apart(x), jax.lax.optimization_barrier(x0)
         y, y0 = equation.function(x), equation.function(x0)
         here = (y < y0) if falls else (y > y0)
         winners, count = _winners(equation, (x, y), (x0, y0), here)
         change = _over_winners(equation, winners, difference(x, x0)) / count
-        return winners, ratio(difference(y, y0), change) / count
+        return y, (winners, ratio(difference(y, y0), change) / count)
 
     def backward(saved: Any, cotangent: Any) -> Any:
         winners, share = saved
@@ -47,8 +49,7 @@ def pool_winner(equation: Equation, operand: Any) -> list[Any]:
         return back(cotangent)[0]
 
     like = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    surrogate = attach(lambda x, _: equation.function(x), shares, backward)
-    return [Pair(surrogate(x, x0), equation.function(x0), "sum")]
+    return [Pair(with_backward(forward, backward)(x, x0), equation.function(x0), "sum")]
 
 
 def _winners(equation: Equation, end: Any, end0: Any, here: Any) -> tuple[Any, Any]:

@@ -62,6 +62,11 @@ class Region(Waiting):
     def reference(self) -> Any:
         return self.equation.function(*map(reference, self.operands))
 
+    @property
+    def dtype(self) -> Any:
+        """Known without the reference: asked for inside a `custom_vjp`, that would stay there."""
+        return self.equation.aval.dtype
+
     @functools.cached_property
     def roots(self) -> tuple[Any, ...]:
         return active_roots(self.operands)
