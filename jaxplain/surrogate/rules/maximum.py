@@ -42,8 +42,8 @@ def winner(equation: Equation, *operands: Any) -> list[Any]:
     def forward(active: Any, passive: Any) -> tuple[Any, Any]:
         # Computed once: XLA may round what it computes again otherwise, and then nobody wins. Of
         # a constant reference it would evaluate the winners itself, for every example of a batch.
-        active = jax.tree.map(compat.apart, active)
-        references, rest = jax.lax.optimization_barrier(passive)
+        active, references = jax.tree.map(compat.apart, (active, passive[0]))
+        rest = passive[1]
         deltas = jax.tree.map(difference, active, references)
         y, y0 = function(active, rest), function(references, rest)
         change, change0 = (of_winners(end, rest, deltas) for end in (active, references))

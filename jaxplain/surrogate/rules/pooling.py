@@ -35,7 +35,7 @@ def pool_winner(equation: Equation, operand: Any) -> list[Any]:
     def forward(x: Any, x0: Any) -> tuple[Any, Any]:
         # Computed once: XLA may round what it computes again otherwise, and then nobody wins. Of
         # a constant reference it would evaluate the winners itself.
-        x, x0 = compat.apart(x), jax.lax.optimization_barrier(x0)
+        x, x0 = compat.apart(x), compat.apart(x0)
         y, y0 = equation.function(x), equation.function(x0)
         here = (y < y0) if falls else (y > y0)
         winners, count = _winners(equation, (x, y), (x0, y0), here)

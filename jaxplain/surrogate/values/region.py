@@ -128,8 +128,8 @@ class Region(Waiting):
 
         def visit(operand: Any) -> Any:
             if not isinstance(operand, Paired):
-                constant = jnp.ndim(operand) == 0
-                return operand if constant else equation.function(broadcast(operand, self.shape))
+                alike = not self.shape or jnp.ndim(operand)  # else it is the same for all elements
+                return equation.function(broadcast(operand, self.shape)) if alike else operand
             if id(operand) not in moved:
                 if isinstance(operand, Region):
                     inner = tuple(map(visit, operand.operands))
