@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
 from jaxplain.methods.gradients import guided_backprop
-from jaxplain.named import taps
+from jaxplain.named import probes
 from jaxplain.surrogate import staging
 
 Map = Callable[..., Any]
@@ -240,13 +240,13 @@ def _cam(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        tapped = taps.tapped(f, at, args, argnums)
-        if not tapped.single:
-            raise ValueError(f"the layer is one name, and at={at!r} asks for {list(tapped.probes)}")
-        ndim = tapped.probes[at].ndim
+        probed = probes.probe(f, at, args, argnums)
+        if not probed.single:
+            raise ValueError(f"the layer is one name, and at={at!r} asks for {list(probed.probes)}")
+        ndim = probed.probes[at].ndim
         if not -ndim <= channel_axis < ndim:
             raise ValueError(f"{at!r} has {ndim} axes, and channel_axis is {channel_axis}")
-        gradients, values = tapped.gradient_and_values(tapped.x)
+        gradients, values = probed.gradient_and_values(probed.x)
         return weigh(*(jnp.moveaxis(v[at], channel_axis, -1) for v in (values, gradients)))
 
     return explain

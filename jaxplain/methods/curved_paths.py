@@ -19,7 +19,7 @@ from jaxplain._numerics.trees import between, minus, total, wide_dtype
 from jaxplain.methods.gradients import gradient
 from jaxplain.methods.integrated_gradients import Path, check_path, integrated_gradients
 from jaxplain.methods.neurons import conductance
-from jaxplain.named import taps
+from jaxplain.named import sites, turns
 from jaxplain.surrogate import staging
 
 
@@ -30,7 +30,7 @@ def guided_integrated_gradients(
     steps: int = 200,
     fraction: float = 0.25,
     max_distance: float = 0.02,
-    at: taps.At | None = None,
+    at: sites.At | None = None,
     return_gap: bool = False,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
@@ -84,7 +84,7 @@ def guided_integrated_gradients(
             max_distance=max_distance,
             return_gap=return_gap,
         )
-        return nothing_drawn(taps.straight(method, f, at, ref, argnums))
+        return nothing_drawn(turns.straight(method, f, at, ref, argnums))
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
@@ -174,7 +174,7 @@ def blur_integrated_gradients(
     quadrature: str = "gauss-legendre",
     tolerance: float | None = None,
     chunk: int | None = None,
-    at: taps.At | None = None,
+    at: sites.At | None = None,
     return_gap: bool = False,
     max_steps: int = 201,
     argnums: staging.Argnums = 0,
@@ -261,7 +261,7 @@ def idgi(
     steps: int = 32,
     path: Path | None = None,
     chunk: int | None = None,
-    at: taps.At | None = None,
+    at: sites.At | None = None,
     return_gap: bool = False,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
@@ -303,7 +303,7 @@ def idgi(
         if path is not None:
             raise ValueError("the path to a value inside is straight: give `at` or `path`")
         method = functools.partial(idgi, steps=steps, chunk=chunk, return_gap=return_gap)
-        return nothing_drawn(taps.straight(method, f, at, ref, argnums))
+        return nothing_drawn(turns.straight(method, f, at, ref, argnums))
 
     @nothing_drawn
     def explain(*args: Any) -> Any:

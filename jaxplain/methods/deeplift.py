@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
-from jaxplain.named import taps
+from jaxplain.named import probes, sites
 from jaxplain.surrogate import RuleTable, evaluate, staging
 from jaxplain.surrogate.rules.by_name import by_name
-from jaxplain.surrogate.rules.taps import tapped as with_taps
+from jaxplain.surrogate.rules.taps import with_taps
 
 
 def deeplift(
@@ -21,7 +21,7 @@ def deeplift(
     *,
     rules: str | RuleTable = "rescale",
     multiply: bool = True,
-    at: taps.At | None = None,
+    at: sites.At | None = None,
     return_gap: bool = False,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
@@ -77,8 +77,8 @@ def deeplift(
     @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
-            tapped = taps.tapped(f, at, args, argnums)
-            return _inside(tapped, table, ref, multiply, return_gap)
+            probed = probes.probe(f, at, args, argnums)
+            return _inside(probed, table, ref, multiply, return_gap)
         x = staging.attributed(f, args, argnums)
         reference = staging.as_reference(ref, x)
 
@@ -110,34 +110,34 @@ def _one(y: Any, y_reference: Any) -> Any:
 
 
 def _inside(
-    tapped: taps.Tapped, table: RuleTable, ref: Any, multiply: bool, return_gap: bool
+    probed: probes.Probed, table: RuleTable, ref: Any, multiply: bool, return_gap: bool
 ) -> Any:
-    """Contributions (or multipliers) of the tapped values, received by probes beside them."""
-    x, reference = tapped.x, tapped.reference(ref)
+    """Contributions (or multipliers) of the probed values, received by probes beside them."""
+    x, reference = probed.x, probed.reference(ref)
 
     def received(multiply: bool) -> tuple[Any, Any]:
         def surrogate(x: Any, probes: Any) -> Any:
             return evaluate(
-                lambda x, probes: tapped.function(x, probes)[0],
+                lambda x, probes: probed.function(x, probes)[0],
                 with_taps(table, multiply=multiply),
-                (reference, tapped.probes),
+                (reference, probed.probes),
                 (x, probes),
                 (0, 1),
             )
 
         # In x too, although nothing asks for it: a rule that this backward pass left unused would
         # stand in for the gradient when scores are differentiated again.
-        y, vjp, y_reference = jax.vjp(surrogate, x, tapped.probes, has_aux=True)
+        y, vjp, y_reference = jax.vjp(surrogate, x, probed.probes, has_aux=True)
         arriving = vjp(_one(y, y_reference))[1]
         if multiply and not table.lifted.needs_reference:  # such a table knows no differences
-            change = jax.tree.map(jnp.subtract, tapped.values(x), tapped.values(reference))
+            change = jax.tree.map(jnp.subtract, probed.values(x), probed.values(reference))
             arriving = jax.tree.map(jnp.multiply, arriving, change)
         return arriving, y
 
     scores, y = received(multiply)
     if not return_gap:
-        return tapped.result(scores)
-    change = y - tapped.value_at(ref)
+        return probed.result(scores)
+    change = y - probed.value_at(ref)
     contributions = scores if multiply else received(True)[0]
     gaps = {name: change - jnp.sum(c) for name, c in contributions.items()}
-    return tapped.result(scores), tapped.result(gaps)
+    return probed.result(scores), probed.result(gaps)

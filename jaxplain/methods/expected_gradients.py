@@ -12,7 +12,7 @@ from jaxplain._keys import drawn
 from jaxplain._numerics.chunking import check_chunk, leading_size, moments
 from jaxplain._numerics.trees import between, minus, root, times
 from jaxplain.methods.gradients import gradient
-from jaxplain.named import taps
+from jaxplain.named import probes, sites
 from jaxplain.surrogate import staging
 
 
@@ -23,7 +23,7 @@ def expected_gradients(
     samples: int,
     chunk: int | None = None,
     multiply: bool = True,
-    at: taps.At | None = None,
+    at: sites.At | None = None,
     standard_error: bool = False,
     argnums: staging.Argnums = 0,
 ) -> Callable[..., Any]:
@@ -74,20 +74,20 @@ def expected_gradients(
         inputs = staging.attributed(f, args, argnums, integers=at is not None)
         background = staging.as_references(refs, inputs)
         chosen, alphas = _draws(leading_size(background), samples, key)
-        tapped = None if at is None else taps.tapped(f, at, args, argnums)
-        x = inputs if tapped is None else tapped.x
+        probed = None if at is None else probes.probe(f, at, args, argnums)
+        x = inputs if probed is None else probed.x
 
         def contribution(draw: Any) -> Any:
             number, alpha = draw
             ref = jax.tree.map(lambda r: r[number], background)
-            ref = staging.as_reference(ref, x) if tapped is None else tapped.reference(ref)
+            ref = staging.as_reference(ref, x) if probed is None else probed.reference(ref)
             point = between(ref, minus(x, ref), alpha)
-            if tapped is None:
+            if probed is None:
                 slope = gradient(f, argnums=argnums)(*staging.place(args, argnums, point))
                 ends = x, ref
             else:
-                slope = tapped.result(tapped.gradient(point))
-                ends = tuple(tapped.result(tapped.values(end)) for end in (x, ref))
+                slope = probed.result(probed.gradient(point))
+                ends = tuple(probed.result(probed.values(end)) for end in (x, ref))
             if not multiply:
                 return slope
             return times(slope, minus(*ends))

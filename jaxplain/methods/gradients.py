@@ -10,14 +10,14 @@ import jax.numpy as jnp
 
 from jaxplain import rules
 from jaxplain._keys import nothing_drawn
-from jaxplain.named import taps
+from jaxplain.named import probes, sites
 from jaxplain.surrogate import RuleTable, evaluate, staging
 
 Explain = Callable[..., Any]
 
 
 def gradient(
-    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+    f: Callable[..., Any], *, at: sites.At | None = None, argnums: staging.Argnums = 0
 ) -> Explain:
     r"""The gradient ∂f/∂x.
 
@@ -45,8 +45,8 @@ def gradient(
     @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
-            tapped = taps.tapped(f, at, args, argnums)
-            return tapped.result(tapped.gradient(tapped.x))
+            probed = probes.probe(f, at, args, argnums)
+            return probed.result(probed.gradient(probed.x))
         x = staging.attributed(f, args, argnums)
 
         def scalar(x: Any) -> Any:
@@ -60,7 +60,7 @@ def gradient(
 
 
 def saliency(
-    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+    f: Callable[..., Any], *, at: sites.At | None = None, argnums: staging.Argnums = 0
 ) -> Explain:
     r"""|∂f/∂x|, how strongly each input moves the output locally.
 
@@ -90,7 +90,7 @@ def input_x_gradient(
     f: Callable[..., Any],
     ref: Any = 0,
     *,
-    at: taps.At | None = None,
+    at: sites.At | None = None,
     argnums: staging.Argnums = 0,
 ) -> Explain:
     r"""(x - ref) ⊙ ∂f/∂x, the first-order estimate of f(x) - f(ref).
@@ -121,8 +121,8 @@ def input_x_gradient(
     @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
-            tapped = taps.tapped(f, at, args, argnums)
-            multipliers, values = map(tapped.result, tapped.gradient_and_values(tapped.x))
+            probed = probes.probe(f, at, args, argnums)
+            multipliers, values = map(probed.result, probed.gradient_and_values(probed.x))
             origin = staging.as_reference(ref, values)
             return jax.tree.map(lambda g, v, v0: g * (v - v0), multipliers, values, origin)
         x = staging.attributed(f, args, argnums)
@@ -133,7 +133,7 @@ def input_x_gradient(
 
 
 def guided_backprop(
-    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+    f: Callable[..., Any], *, at: sites.At | None = None, argnums: staging.Argnums = 0
 ) -> Explain:
     r"""The gradient with relus that pass a multiplier only where it and their input are positive.
 
@@ -162,7 +162,7 @@ def guided_backprop(
 
 
 def deconvnet(
-    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+    f: Callable[..., Any], *, at: sites.At | None = None, argnums: staging.Argnums = 0
 ) -> Explain:
     r"""The gradient with relus that pass every positive multiplier, whatever their input.
 
@@ -190,17 +190,17 @@ def deconvnet(
 
 
 def _by_table(
-    f: Callable[..., Any], table: RuleTable, at: taps.At | None, argnums: staging.Argnums
+    f: Callable[..., Any], table: RuleTable, at: sites.At | None, argnums: staging.Argnums
 ) -> Explain:
     @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
-            tapped = taps.tapped(f, at, args, argnums)
+            probed = probes.probe(f, at, args, argnums)
 
-            def probed(*inputs: Any) -> Any:
-                return evaluate(lambda *a: tapped.function(*a)[0], table, None, inputs, (0, 1))[0]
+            def inner(*inputs: Any) -> Any:
+                return evaluate(lambda *a: probed.function(*a)[0], table, None, inputs, (0, 1))[0]
 
-            return tapped.result(jax.grad(probed, (0, 1))(tapped.x, tapped.probes)[1])
+            return probed.result(jax.grad(inner, (0, 1))(probed.x, probed.probes)[1])
         x = staging.attributed(f, args, argnums)
 
         def surrogate(x: Any) -> Any:

@@ -17,7 +17,7 @@ from jaxplain._numerics.chunking import check_chunk, weighted_sum
 from jaxplain._numerics.quadrature import gauss_legendre
 from jaxplain._numerics.trees import between, minus, times, total
 from jaxplain.methods.gradients import gradient
-from jaxplain.named import taps
+from jaxplain.named import sites, turns
 from jaxplain.surrogate import staging
 
 Path = Callable[[Any, Any, Any], Any]  # (ref, x, α) → a tree like x
@@ -32,7 +32,7 @@ def integrated_gradients(
     tolerance: float | None = None,
     chunk: int | None = None,
     multiply: bool = True,
-    at: taps.At | None = None,
+    at: sites.At | None = None,
     return_gap: bool = False,
     path: Path | None = None,
     max_steps: int = 201,
@@ -109,7 +109,7 @@ def integrated_gradients(
             return_gap=return_gap,
             max_steps=max_steps,
         )
-        return nothing_drawn(taps.straight(method, f, at, ref, argnums))
+        return nothing_drawn(turns.straight(method, f, at, ref, argnums))
 
     @nothing_drawn
     def explain(*args: Any) -> Any:

@@ -15,7 +15,7 @@ from jaxplain._numerics.adaptive import Node
 from jaxplain._numerics.chunking import check_chunk, chunked_map, weighted_sum
 from jaxplain._numerics.trees import between, minus, times
 from jaxplain.methods.integrated_gradients import Path, check_path, nodes_and_weights, refined
-from jaxplain.named import taps
+from jaxplain.named import probes, sites
 from jaxplain.surrogate import staging
 
 
@@ -23,7 +23,7 @@ def neuron_integrated_gradients(
     f: Callable[..., Any],
     ref: Any,
     *,
-    at: taps.At,
+    at: sites.At,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
     chunk: int | None = None,
@@ -79,22 +79,22 @@ def neuron_integrated_gradients(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        tapped, at_alpha, _, change = _path(f, ref, at, args, argnums)
+        probed, at_alpha, _, change = _path(f, ref, at, args, argnums)
 
         def contributions(window: tuple[Any, Any]) -> Any:
             alphas, ends = window
-            both = jax.vmap(lambda alpha: tapped.gradient_and_values(at_alpha(alpha)))
+            both = jax.vmap(lambda alpha: probed.gradient_and_values(at_alpha(alpha)))
             multipliers, values = both(alphas)
             if ends_are_nodes:
-                start = tapped.values(at_alpha(ends[0]))
+                start = probed.values(at_alpha(ends[0]))
                 values = jax.tree.map(lambda h0, h: jnp.concatenate([h0[None], h]), start, values)
             else:
-                values = jax.vmap(lambda c: tapped.values(at_alpha(c)))(ends)
+                values = jax.vmap(lambda c: probed.values(at_alpha(c)))(ends)
             return jax.tree.map(lambda m, h: (m * jnp.diff(h, axis=0)).sum(0), multipliers, values)
 
         items = (jnp.asarray(alphas), jnp.asarray(windows))
         total = weighted_sum(contributions, items, jnp.ones(len(alphas)), 1 if chunk else None)
-        return _with_gap(tapped, total, change, return_gap)
+        return _with_gap(probed, total, change, return_gap)
 
     return explain
 
@@ -103,7 +103,7 @@ def conductance(
     f: Callable[..., Any],
     ref: Any,
     *,
-    at: taps.At,
+    at: sites.At,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
     tolerance: float | None = None,
@@ -155,15 +155,15 @@ def conductance(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        tapped, at_alpha, delta, change = _path(f, ref, at, args, argnums, path)
+        probed, at_alpha, delta, change = _path(f, ref, at, args, argnums, path)
 
         def node_at(alpha: Any) -> Node:
             # One forward pass for both: its linear map moves h, and its transpose is the gradient.
             point, velocity = at_alpha(alpha), delta
             if path is not None:
                 point, velocity = jax.jvp(at_alpha, (alpha,), (jnp.ones_like(alpha),))
-            probes = tapped.probes
-            (y, values), linear = jax.linearize(tapped.function, point, probes)
+            probes = probed.probes
+            (y, values), linear = jax.linearize(probed.function, point, probes)
             slope, moved = linear(velocity, probes)
             transposed = jax.linear_transpose(linear, point, probes)
             nothing = jax.tree.map(jnp.zeros_like, values)
@@ -171,13 +171,13 @@ def conductance(
             return Node(y, slope, times(multipliers, moved))
 
         if tolerance is not None:
-            along = lambda alpha: tapped.function(at_alpha(alpha), tapped.probes)[0]
+            along = lambda alpha: probed.function(at_alpha(alpha), probed.probes)[0]
             total, _, taken = refined(node_at, along, lambda parts: parts, tolerance, max_steps)
-            result = _with_gap(tapped, total, change, return_gap)
+            result = _with_gap(probed, total, change, return_gap)
             return (*result, taken) if return_gap else (result, taken)
         flow = lambda alpha: node_at(alpha).average
         total = weighted_sum(flow, jnp.asarray(alphas), jnp.asarray(weights), chunk)
-        return _with_gap(tapped, total, change, return_gap)
+        return _with_gap(probed, total, change, return_gap)
 
     return explain
 
@@ -232,16 +232,16 @@ def neuron_conductance(
     @nothing_drawn
     def explain(*args: Any) -> Any:
         staging.as_input(staging.pick(args, argnums))  # whose each part has a conductance
-        tapped, at_alpha, delta, _ = _path(f, ref, at, args, argnums)
-        if not tapped.single:
-            raise ValueError(f"the layer is one name, and at={at!r} asks for {list(tapped.probes)}")
-        shape = tapped.probes[at].shape
+        probed, at_alpha, delta, _ = _path(f, ref, at, args, argnums)
+        if not probed.single:
+            raise ValueError(f"the layer is one name, and at={at!r} asks for {list(probed.probes)}")
+        shape = probed.probes[at].shape
         count = math.prod(shape)
 
         def through(alpha: Any) -> Any:
             point = at_alpha(alpha)
-            multiplier = tapped.gradient(point)[at]
-            _, pull = jax.vjp(lambda x: tapped.values(x)[at], point)
+            multiplier = probed.gradient(point)[at]
+            _, pull = jax.vjp(lambda x: probed.values(x)[at], point)
 
             def neuron(one_hot: Any) -> Any:
                 return pull(one_hot * multiplier)[0]
@@ -265,7 +265,7 @@ def internal_influence(
     f: Callable[..., Any],
     ref: Any,
     *,
-    at: taps.At,
+    at: sites.At,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
     chunk: int | None = None,
@@ -304,24 +304,24 @@ def internal_influence(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        tapped, at_alpha, _, _ = _path(f, ref, at, args, argnums)
+        probed, at_alpha, _, _ = _path(f, ref, at, args, argnums)
         influence = weighted_sum(
-            lambda alpha: tapped.gradient(at_alpha(alpha)),
+            lambda alpha: probed.gradient(at_alpha(alpha)),
             jnp.asarray(alphas),
             jnp.asarray(weights),
             chunk,
         )
-        return tapped.result(influence)
+        return probed.result(influence)
 
     return explain
 
 
 def _path(
-    f: Callable[..., Any], ref: Any, at: taps.At, args: Any, argnums: Any, path: Path | None = None
+    f: Callable[..., Any], ref: Any, at: sites.At, args: Any, argnums: Any, path: Path | None = None
 ) -> Any:
-    """f tapped, the point at α, x - ref, and what gives f(x) - f(ref)."""
-    tapped = taps.tapped(f, at, args, argnums)
-    x, reference = tapped.x, tapped.reference(ref)
+    """f probed, the point at α, x - ref, and what gives f(x) - f(ref)."""
+    probed = probes.probe(f, at, args, argnums)
+    x, reference = probed.x, probed.reference(ref)
     delta = minus(x, reference)
     if path is not None:
         staging.as_input(staging.pick(args, argnums))  # a path is one of x's own
@@ -333,14 +333,14 @@ def _path(
         return between(reference, delta, alpha)
 
     def change() -> Any:
-        return tapped.function(x, tapped.probes)[0] - tapped.value_at(ref)
+        return probed.function(x, probed.probes)[0] - probed.value_at(ref)
 
-    return tapped, at_alpha, delta, change
+    return probed, at_alpha, delta, change
 
 
-def _with_gap(tapped: taps.Tapped, contributions: Any, change: Any, return_gap: bool) -> Any:
+def _with_gap(probed: probes.Probed, contributions: Any, change: Any, return_gap: bool) -> Any:
     if not return_gap:
-        return tapped.result(contributions)
+        return probed.result(contributions)
     moved = change()
     gaps = {name: moved - jnp.sum(c) for name, c in contributions.items()}
-    return tapped.result(contributions), tapped.result(gaps)
+    return probed.result(contributions), probed.result(gaps)

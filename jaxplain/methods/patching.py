@@ -13,7 +13,7 @@ from jaxplain._numerics.chunking import weighted_sum
 from jaxplain._numerics.trees import between, minus, times
 from jaxplain.methods.deeplift import deeplift
 from jaxplain.methods.integrated_gradients import nodes_and_weights
-from jaxplain.named import taps
+from jaxplain.named import probes, sites
 from jaxplain.surrogate import RuleTable, evaluate, staging
 from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.walk import reaches
@@ -26,7 +26,7 @@ def attribution_patching(
     f: Callable[..., Any],
     corrupted: Any,
     *,
-    at: taps.At,
+    at: sites.At,
     multipliers: str = "deeplift",
     rules: str | RuleTable = "rescale",
     steps: int = 8,
@@ -76,11 +76,11 @@ def attribution_patching(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        tapped = taps.tapped(f, at, args, argnums)
-        x, other = tapped.x, tapped.reference(corrupted)
-        change = minus(tapped.values(other), tapped.values(x))
-        arriving = _collected(tapped.gradient, multipliers, x, other, steps)
-        return tapped.result(times(arriving, change))
+        probed = probes.probe(f, at, args, argnums)
+        x, other = probed.x, probed.reference(corrupted)
+        change = minus(probed.values(other), probed.values(x))
+        arriving = _collected(probed.gradient, multipliers, x, other, steps)
+        return probed.result(times(arriving, change))
 
     return explain
 
@@ -89,7 +89,7 @@ def edge_attributions(
     f: Callable[..., Any],
     corrupted: Any,
     *,
-    at: taps.At,
+    at: sites.At,
     multipliers: str = "deeplift",
     rules: str | RuleTable = "rescale",
     steps: int = 8,
@@ -141,20 +141,20 @@ def edge_attributions(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        tapped = taps.tapped(f, at, args, argnums)
-        x, other = tapped.x, tapped.reference(corrupted)
-        change = minus(tapped.values(other), tapped.values(x))
-        edges = _edges(tapped, x)
+        probed = probes.probe(f, at, args, argnums)
+        x, other = probed.x, probed.reference(corrupted)
+        change = minus(probed.values(other), probed.values(x))
+        edges = _edges(probed, x)
 
         def gradients(point: Any) -> Any:
-            cut = jax.vjp(lambda h: tapped.replaced(point, h), tapped.values(point))
-            return _apart(edges, cut, tapped.gradient(point))
+            cut = jax.vjp(lambda h: probed.replaced(point, h), probed.values(point))
+            return _apart(edges, cut, probed.gradient(point))
 
         if multipliers == "deeplift":
             whole = deeplift(
-                f, corrupted, rules=table, at=list(tapped.probes), multiply=False, argnums=argnums
+                f, corrupted, rules=table, at=list(probed.probes), multiply=False, argnums=argnums
             )
-            arriving = _secants(tapped, table, edges, whole(*args), x, other)
+            arriving = _secants(probed, table, edges, whole(*args), x, other)
         else:
             arriving = _collected(gradients, multipliers, x, other, steps)
         return {(u, v): m * change[u] for (u, v), m in arriving.items()}
@@ -180,27 +180,27 @@ def _collected(gradients: Any, multipliers: str, x: Any, other: Any, steps: int)
 
 
 def _secants(
-    tapped: taps.Tapped, table: RuleTable, edges: Any, multipliers: Any, x: Any, other: Any
+    probed: probes.Probed, table: RuleTable, edges: Any, multipliers: Any, x: Any, other: Any
 ) -> Any:
     """DeepLIFT's along the edges: of the program cut at the values, which are inputs of its own."""
-    values, others = tapped.values(x), tapped.values(other)
+    values, others = probed.values(x), probed.values(other)
 
     def surrogate(x: Any, h: Any) -> Any:
-        return evaluate(tapped.replaced, table, (other, others), (x, h), (0, 1))[0]
+        return evaluate(probed.replaced, table, (other, others), (x, h), (0, 1))[0]
 
     outputs, pull = jax.vjp(surrogate, x, values)
     return _apart(edges, (outputs, lambda cotangents: pull(cotangents)[1:]), multipliers)
 
 
-def _edges(tapped: taps.Tapped, x: Any) -> list[tuple[str, str]]:
+def _edges(probed: probes.Probed, x: Any) -> list[tuple[str, str]]:
     """(u, v) where u reaches v, or the output, by no other named value."""
-    jaxpr = jax.make_jaxpr(lambda h: tapped.replaced(x, h))(tapped.probes)
-    names = sorted(tapped.probes)  # as a dict's leaves are
+    jaxpr = jax.make_jaxpr(lambda h: probed.replaced(x, h))(probed.probes)
+    names = sorted(probed.probes)  # as a dict's leaves are
     reached = {u: reaches(jaxpr, [u == name for name in names]) for u in names}
     return [
         (u, v)
-        for u in tapped.probes
-        for v in (*tapped.probes, OUTPUT)
+        for u in probed.probes
+        for v in (*probed.probes, OUTPUT)
         if reached[u][0 if v == OUTPUT else 1 + names.index(v)]
     ]
 

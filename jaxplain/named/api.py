@@ -8,7 +8,8 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxplain.named import taps
+from jaxplain.named.edits import masked, masked_input, read_and_edit, replacement
+from jaxplain.named.sites import select, sites
 from jaxplain.surrogate import staging
 from jaxplain.targets import logit
 
@@ -68,7 +69,7 @@ def names(f: Callable[..., Any]) -> Callable[..., dict[str, jax.ShapeDtypeStruct
 
     def named(*args: Any, **kwargs: Any) -> dict[str, jax.ShapeDtypeStruct]:
         jaxpr, _ = _trace(f, args, kwargs)
-        return {name: site.value for name, site in taps.sites(jaxpr).items()}
+        return {name: site.value for name, site in sites(jaxpr).items()}
 
     return named
 
@@ -96,9 +97,9 @@ def capture(f: Callable[..., Any], *names: str) -> Callable[..., tuple[Any, dict
 
     def captured(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         jaxpr, tree = _trace(f, args, kwargs)
-        found = taps.sites(jaxpr)
-        keep = taps.select(found, names) if names else list(found)
-        outputs, values = taps.evaluate(jaxpr, (), keep=keep)
+        found = sites(jaxpr)
+        keep = select(found, names) if names else list(found)
+        outputs, values = read_and_edit(jaxpr, (), keep=keep)
         return jax.tree.unflatten(tree, outputs), values
 
     return captured
@@ -131,23 +132,23 @@ def intervene(f: Callable[..., Any], edits: Mapping[str, Any]) -> Callable[..., 
 
     def intervened(*args: Any, **kwargs: Any) -> Any:
         jaxpr, tree = _trace(f, args, kwargs)
-        found = taps.sites(jaxpr)
+        found = sites(jaxpr)
         functions: dict[str, Any] = {}
         arrays: dict[str, Any] = {}
         for at, edit in edits.items():
-            for name in taps.select(found, at):
+            for name in select(found, at):
                 if name in functions:
                     raise ValueError(f"two edits ask for {name!r}: {sorted(edits)}")
                 if callable(edit):
                     functions[name] = edit
                 elif isinstance(edit, tuple):
                     array, mask = edit
-                    functions[name] = taps.masked
-                    arrays[name] = taps.masked_input(array, mask, found[name].value, name)
+                    functions[name] = masked
+                    arrays[name] = masked_input(array, mask, found[name].value, name)
                 else:
-                    functions[name] = lambda value, replacement: replacement
-                    arrays[name] = taps.replacement(edit, found[name].value, name)
-        outputs, _ = taps.evaluate(jaxpr, (), edits=functions, inputs=arrays)
+                    functions[name] = lambda value, other: other
+                    arrays[name] = replacement(edit, found[name].value, name)
+        outputs, _ = read_and_edit(jaxpr, (), edits=functions, inputs=arrays)
         return jax.tree.unflatten(tree, outputs)
 
     return intervened

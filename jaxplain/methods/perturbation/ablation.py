@@ -14,7 +14,7 @@ from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, leading_size, weighted_sum
 from jaxplain.methods.perturbation.common import loss, times
 from jaxplain.methods.shapley.game import Shown, game_of, shown_input
-from jaxplain.named import taps
+from jaxplain.named import sites, turns
 from jaxplain.surrogate import staging
 
 Explain = Callable[..., Any]
@@ -26,7 +26,7 @@ def ablation(
     *,
     groups: Any = None,
     chunk: int | None = None,
-    at: taps.At | None = None,
+    at: sites.At | None = None,
     argnums: staging.Argnums = 0,
 ) -> Explain:
     r"""What f loses when a group is put to the reference: C_g = f(x) - f(x, x_g := ref_g).
@@ -74,7 +74,7 @@ def ablation(
         def at_value(example: Any, value: Callable[[Any, Any], Any], ref: Any) -> Any:
             return lost(Shown(example, value), ref, groups, chunk)
 
-        return nothing_drawn(taps.one_by_one(at_value, f, at, ref, argnums))
+        return nothing_drawn(turns.one_by_one(at_value, f, at, ref, argnums))
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
