@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain._numerics.blur import blur, radius
-from jaxplain._numerics.chunking import leading_size
+from jaxplain._numerics.chunking import check_samples, leading_size
 from jaxplain.surrogate import staging
 
 _BASES = 4
@@ -210,7 +210,7 @@ def uniform_noise(x: Any, key: jax.Array, *, low: Any = 0.0, high: Any = 1.0, sa
     Source: Sturmfels, Lundberg & Lee, "Visualizing the impact of feature attribution baselines",
     Distill 2020 (the uniform baseline).
     """
-    _check_samples(samples)
+    check_samples(samples)
     leaves, tree = jax.tree.flatten(staging.as_input(x))
     keys = jax.tree.unflatten(tree, list(jax.random.split(key, len(leaves))))
 
@@ -265,7 +265,7 @@ def dinucleotide_shuffle(x: Any, key: jax.Array, *, samples: int) -> jax.Array:
             f"a one-hot sequence has shape (length, {_BASES}), and this one {x.shape}; "
             "a batch is `jax.vmap`"
         )
-    _check_samples(samples)
+    check_samples(samples)
     if len(x) < 3:  # both ends are fixed
         return jnp.broadcast_to(x, (samples, *x.shape))
     letters = jnp.where(x.any(1), x.argmax(1), _UNKNOWN)
@@ -321,8 +321,3 @@ def _trees() -> np.ndarray:
     for _ in range(_LETTERS):
         reached = np.take_along_axis(parents, reached, axis=1)
     return np.stack([parents[(reached == root).all(axis=1)] for root in range(_LETTERS)])
-
-
-def _check_samples(samples: int) -> None:
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1, and is {samples}")

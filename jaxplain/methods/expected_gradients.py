@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._keys import drawn
-from jaxplain._numerics.chunking import check_chunk, leading_size, moments
-from jaxplain._numerics.trees import between, minus, root, times
+from jaxplain._numerics.chunking import average, check_chunk, check_samples, leading_size
+from jaxplain._numerics.trees import between, minus, times
 from jaxplain.methods.gradients import gradient
 from jaxplain.named import probes, sites
 from jaxplain.surrogate import staging
@@ -65,9 +65,7 @@ def expected_gradients(
     Source: Erion et al., arXiv 1906.10670, eq. 2; Lundberg's GradientExplainer (GradientSHAP).
     """
     check_chunk(chunk)
-    least = 2 if standard_error else 1
-    if samples < least:
-        raise ValueError(f"samples must be at least {least}, and is {samples}")
+    check_samples(samples, standard_error=standard_error)
 
     @drawn("references and their places on the way to x")
     def explain(*args: Any, key: Any) -> Any:
@@ -92,12 +90,7 @@ def expected_gradients(
                 return slope
             return times(slope, minus(*ends))
 
-        mean, variance = moments(contribution, (chosen, alphas), chunk)
-        if not standard_error:
-            return mean
-        return mean, jax.tree.map(
-            lambda m, v: root(v / (samples - 1)).astype(m.dtype), mean, variance
-        )
+        return average(contribution, (chosen, alphas), chunk, standard_error=standard_error)
 
     return explain
 

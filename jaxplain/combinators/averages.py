@@ -1,4 +1,4 @@
-"""Combinators: explanations averaged over references and over noise."""
+"""Explanations averaged over references and over noise."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._keys import drawn, nothing_drawn
-from jaxplain._numerics.chunking import check_chunk, leading_size, moments
-from jaxplain._numerics.trees import root
+from jaxplain._numerics.chunking import average, check_chunk, check_samples, leading_size, moments
 from jaxplain.surrogate import staging
 
 _REDUCTIONS = ("mean", "square", "variance")
@@ -68,23 +67,19 @@ def expected(method: Callable[..., Any]) -> Callable[..., Any]:
         check_chunk(chunk)
         argnums = options.get("argnums", 0)
 
-        def average(refs: Any, args: tuple[Any, ...]) -> Any:
+        def explain_at(refs: Any, args: tuple[Any, ...]) -> Any:
             refs = staging.as_references(refs, staging.as_numbers(staging.pick(args, argnums)))
-            count = leading_size(refs)
-            if standard_error and count < 2:
+            if standard_error and leading_size(refs) < 2:
                 raise ValueError("a standard error takes at least two references, and refs has one")
-            mean, variance = moments(lambda ref: method(f, ref, **options)(*args), refs, chunk)
-            if not standard_error:
-                return mean
-            error = lambda m, v: root(v / (count - 1)).astype(m.dtype)
-            return mean, jax.tree.map(error, mean, variance)
+            explain = lambda ref: method(f, ref, **options)(*args)
+            return average(explain, refs, chunk, standard_error=standard_error)
 
         @drawn("refs, which is a function of (x, key)")
         def explain_drawn(*args: Any, key: Any) -> Any:
-            return average(refs(staging.as_numbers(staging.pick(args, argnums)), key), args)
+            return explain_at(refs(staging.as_numbers(staging.pick(args, argnums)), key), args)
 
         def explain_given(*args: Any) -> Any:
-            return average(refs, args)
+            return explain_at(refs, args)
 
         if callable(refs):
             return explain_drawn
@@ -132,8 +127,7 @@ def smooth(
     Source: Smilkov et al., arXiv 1706.03825, section 3.1; Adebayo et al., arXiv 1810.03307
     (VarGrad); Hooker et al., arXiv 1806.10758 (squared).
     """
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1, and is {samples}")
+    check_samples(samples)
     if reduce not in _REDUCTIONS:
         raise ValueError(f"unknown reduce {reduce!r}: one of {_REDUCTIONS}")
 
