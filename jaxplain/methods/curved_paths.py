@@ -15,10 +15,11 @@ from jaxplain._numerics import blur as blurring
 from jaxplain._numerics.chunking import check_chunk, chunked_map
 from jaxplain._numerics.cpu_layout import channels_last
 from jaxplain._numerics.loops import compiled
-from jaxplain._numerics.trees import between, minus, total, wide_dtype
+from jaxplain._numerics.trees import total, wide_dtype
 from jaxplain.methods.gradients import gradient
-from jaxplain.methods.integrated_gradients import Path, check_path, integrated_gradients
+from jaxplain.methods.integrated_gradients import integrated_gradients
 from jaxplain.methods.neurons import conductance
+from jaxplain.methods.paths import Path, Way
 from jaxplain.named import sites, turns
 from jaxplain.surrogate import staging
 
@@ -308,21 +309,12 @@ def idgi(
     @nothing_drawn
     def explain(*args: Any) -> Any:
         x = staging.attributed(f, args, argnums)
-        reference = staging.as_reference(ref, x)
-
-        def point_at(alpha: Any) -> Any:
-            if path is not None:
-                return path(reference, x, alpha)
-            return between(reference, minus(x, reference), alpha)
-
-        def value(point: Any) -> Any:
-            y = staging.call(f, *staging.place(args, argnums, point))
-            staging.check_scalar(y)
-            return y
+        way = Way(staging.as_reference(ref, x), x, path)
+        value = staging.scalar(f, args, argnums)
 
         def share(alpha: Any) -> Any:
             """f, and its squared gradient as shares, from the gradient over its largest element."""
-            y, slopes = jax.value_and_grad(value)(point_at(alpha))
+            y, slopes = jax.value_and_grad(value)(way.point(alpha))
             largest = functools.reduce(
                 jnp.maximum,
                 [jnp.abs(s).max(initial=0) for s in jax.tree.leaves(slopes)],
@@ -333,10 +325,8 @@ def idgi(
             norm = jnp.where(largest > 0, total(squares, y), 1)
             return y, jax.tree.map(lambda s: s / norm.astype(s.dtype), squares)
 
-        if path is not None:
-            check_path(path, reference, x)
         values, shares = chunked_map(share, jnp.arange(steps, dtype=float) / steps, chunk)
-        last = value(point_at(jnp.ones(())))
+        last = value(way.point(jnp.ones(())))
         rises = jnp.diff(jnp.append(values, last))
         scores = jax.tree.map(lambda s: jnp.tensordot(rises.astype(s.dtype), s, 1), shares)
         if not return_gap:

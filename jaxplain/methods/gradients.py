@@ -48,13 +48,7 @@ def gradient(
             probed = probes.probe(f, at, args, argnums)
             return probed.result(probed.gradient(probed.x))
         x = staging.attributed(f, args, argnums)
-
-        def scalar(x: Any) -> Any:
-            y = staging.call(f, *staging.place(args, argnums, x))
-            staging.check_scalar(y)
-            return y
-
-        return jax.grad(scalar)(x)
+        return jax.grad(staging.scalar(f, args, argnums))(x)
 
     return explain
 

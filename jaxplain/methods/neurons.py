@@ -13,8 +13,9 @@ import numpy as np
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.adaptive import Node
 from jaxplain._numerics.chunking import check_chunk, chunked_map, weighted_sum
-from jaxplain._numerics.trees import between, minus, times
-from jaxplain.methods.integrated_gradients import Path, check_path, nodes_and_weights, refined
+from jaxplain._numerics.quadrature import nodes_and_weights
+from jaxplain._numerics.trees import times
+from jaxplain.methods.paths import Path, Way, refined
 from jaxplain.named import probes, sites
 from jaxplain.surrogate import staging
 
@@ -79,22 +80,22 @@ def neuron_integrated_gradients(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        probed, at_alpha, _, change = _path(f, ref, at, args, argnums)
+        probed, way = _probed_way(f, ref, at, args, argnums)
 
         def contributions(window: tuple[Any, Any]) -> Any:
             alphas, ends = window
-            both = jax.vmap(lambda alpha: probed.gradient_and_values(at_alpha(alpha)))
+            both = jax.vmap(lambda alpha: probed.gradient_and_values(way.point(alpha)))
             multipliers, values = both(alphas)
             if ends_are_nodes:
-                start = probed.values(at_alpha(ends[0]))
+                start = probed.values(way.point(ends[0]))
                 values = jax.tree.map(lambda h0, h: jnp.concatenate([h0[None], h]), start, values)
             else:
-                values = jax.vmap(lambda c: probed.values(at_alpha(c)))(ends)
+                values = jax.vmap(lambda c: probed.values(way.point(c)))(ends)
             return jax.tree.map(lambda m, h: (m * jnp.diff(h, axis=0)).sum(0), multipliers, values)
 
         items = (jnp.asarray(alphas), jnp.asarray(windows))
         total = weighted_sum(contributions, items, jnp.ones(len(alphas)), 1 if chunk else None)
-        return _with_gap(probed, total, change, return_gap)
+        return _with_gap(probed, total, ref, return_gap)
 
     return explain
 
@@ -155,13 +156,11 @@ def conductance(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        probed, at_alpha, delta, change = _path(f, ref, at, args, argnums, path)
+        probed, way = _probed_way(f, ref, at, args, argnums, path)
 
         def node_at(alpha: Any) -> Node:
             # One forward pass for both: its linear map moves h, and its transpose is the gradient.
-            point, velocity = at_alpha(alpha), delta
-            if path is not None:
-                point, velocity = jax.jvp(at_alpha, (alpha,), (jnp.ones_like(alpha),))
+            point, velocity = way.point_and_velocity(alpha)
             probes = probed.probes
             (y, values), linear = jax.linearize(probed.function, point, probes)
             slope, moved = linear(velocity, probes)
@@ -171,13 +170,13 @@ def conductance(
             return Node(y, slope, times(multipliers, moved))
 
         if tolerance is not None:
-            along = lambda alpha: probed.function(at_alpha(alpha), probed.probes)[0]
+            along = lambda alpha: probed.function(way.point(alpha), probed.probes)[0]
             total, _, taken = refined(node_at, along, lambda parts: parts, tolerance, max_steps)
-            result = _with_gap(probed, total, change, return_gap)
+            result = _with_gap(probed, total, ref, return_gap)
             return (*result, taken) if return_gap else (result, taken)
         flow = lambda alpha: node_at(alpha).average
         total = weighted_sum(flow, jnp.asarray(alphas), jnp.asarray(weights), chunk)
-        return _with_gap(probed, total, change, return_gap)
+        return _with_gap(probed, total, ref, return_gap)
 
     return explain
 
@@ -232,14 +231,14 @@ def neuron_conductance(
     @nothing_drawn
     def explain(*args: Any) -> Any:
         staging.as_input(staging.pick(args, argnums))  # whose each part has a conductance
-        probed, at_alpha, delta, _ = _path(f, ref, at, args, argnums)
+        probed, way = _probed_way(f, ref, at, args, argnums)
         if not probed.single:
             raise ValueError(f"the layer is one name, and at={at!r} asks for {list(probed.probes)}")
         shape = probed.probes[at].shape
         count = math.prod(shape)
 
         def through(alpha: Any) -> Any:
-            point = at_alpha(alpha)
+            point = way.point(alpha)
             multiplier = probed.gradient(point)[at]
             _, pull = jax.vjp(lambda x: probed.values(x)[at], point)
 
@@ -256,7 +255,7 @@ def neuron_conductance(
             return jax.tree.map(lambda r: r.reshape(*shape, *r.shape[1:]), rows)
 
         average = weighted_sum(through, jnp.asarray(alphas), jnp.asarray(weights), chunk)
-        return times(average, delta)
+        return times(average, way.delta)
 
     return explain
 
@@ -304,9 +303,9 @@ def internal_influence(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        probed, at_alpha, _, _ = _path(f, ref, at, args, argnums)
+        probed, way = _probed_way(f, ref, at, args, argnums)
         influence = weighted_sum(
-            lambda alpha: probed.gradient(at_alpha(alpha)),
+            lambda alpha: probed.gradient(way.point(alpha)),
             jnp.asarray(alphas),
             jnp.asarray(weights),
             chunk,
@@ -316,31 +315,19 @@ def internal_influence(
     return explain
 
 
-def _path(
+def _probed_way(
     f: Callable[..., Any], ref: Any, at: sites.At, args: Any, argnums: Any, path: Path | None = None
-) -> Any:
-    """f probed, the point at α, x - ref, and what gives f(x) - f(ref)."""
+) -> tuple[probes.Probed, Way]:
+    """f probed, and the way of what moves."""
     probed = probes.probe(f, at, args, argnums)
-    x, reference = probed.x, probed.reference(ref)
-    delta = minus(x, reference)
     if path is not None:
         staging.as_input(staging.pick(args, argnums))  # a path is one of x's own
-        check_path(path, reference, x)
-
-    def at_alpha(alpha: Any) -> Any:
-        if path is not None:
-            return path(reference, x, alpha)
-        return between(reference, delta, alpha)
-
-    def change() -> Any:
-        return probed.function(x, probed.probes)[0] - probed.value_at(ref)
-
-    return probed, at_alpha, delta, change
+    return probed, Way(probed.reference(ref), probed.x, path)
 
 
-def _with_gap(probed: probes.Probed, contributions: Any, change: Any, return_gap: bool) -> Any:
+def _with_gap(probed: probes.Probed, contributions: Any, ref: Any, return_gap: bool) -> Any:
     if not return_gap:
         return probed.result(contributions)
-    moved = change()
-    gaps = {name: moved - jnp.sum(c) for name, c in contributions.items()}
+    change = probed.function(probed.x, probed.probes)[0] - probed.value_at(ref)
+    gaps = {name: change - jnp.sum(c) for name, c in contributions.items()}
     return probed.result(contributions), probed.result(gaps)

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import weighted_sum
+from jaxplain._numerics.quadrature import nodes_and_weights
 from jaxplain._numerics.trees import between, minus, times
 from jaxplain.methods.deeplift import deeplift
-from jaxplain.methods.integrated_gradients import nodes_and_weights
 from jaxplain.named import probes, sites
 from jaxplain.surrogate import RuleTable, evaluate, staging
 from jaxplain.surrogate.rules.by_name import by_name
@@ -148,7 +148,7 @@ def edge_attributions(
 
         def gradients(point: Any) -> Any:
             cut = jax.vjp(lambda h: probed.replaced(point, h), probed.values(point))
-            return _apart(edges, cut, probed.gradient(point))
+            return _by_end(edges, cut, probed.gradient(point))
 
         if multipliers == "deeplift":
             whole = deeplift(
@@ -189,7 +189,7 @@ def _secants(
         return evaluate(probed.replaced, table, (other, others), (x, h), (0, 1))[0]
 
     outputs, pull = jax.vjp(surrogate, x, values)
-    return _apart(edges, (outputs, lambda cotangents: pull(cotangents)[1:]), multipliers)
+    return _by_end(edges, (outputs, lambda cotangents: pull(cotangents)[1:]), multipliers)
 
 
 def _edges(probed: probes.Probed, x: Any) -> list[tuple[str, str]]:
@@ -205,7 +205,7 @@ def _edges(probed: probes.Probed, x: Any) -> list[tuple[str, str]]:
     ]
 
 
-def _apart(edges: Any, cut: tuple[Any, Any], multipliers: Any) -> Any:
+def _by_end(edges: Any, cut: tuple[Any, Any], multipliers: Any) -> Any:
     """What arrives at u from each v alone; `cut` is the vjp of f and the values, in the values."""
     (y, _), pull = cut
     nothing = jax.tree.map(jnp.zeros_like, multipliers)

@@ -111,6 +111,17 @@ def attributed(
     return compat.vary(x, frozenset().union(*map(compat.varying, jax.tree.leaves(outputs))))
 
 
+def scalar(f: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> Callable[[Any], Any]:
+    """f as a function of what is attributed alone, its value checked to be a scalar."""
+
+    def value(x: Any) -> Any:
+        y = call(f, *place(args, argnums, x))
+        check_scalar(y)
+        return y
+
+    return value
+
+
 def as_reference(ref: Any, x: Any) -> Any:
     """The reference as a tree of arrays shaped like x: a scalar or a tree that broadcasts to it."""
     ref = frames.as_arrays(ref)
