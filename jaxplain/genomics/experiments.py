@@ -11,7 +11,6 @@ import numpy as np
 
 from jaxplain._numerics.chunking import chunked_map
 from jaxplain.genomics.onehot import BASES, as_one_hot
-from jaxplain.methods.shapley.game import as_value
 from jaxplain.surrogate import staging
 
 
@@ -66,11 +65,12 @@ def variant_effects(
     def explain(*args: Any) -> Any:
         x = as_one_hot(staging.pick(args, argnums), (2,))
         _check_inside(positions, pieces.shape[1], len(x))
-        whole = as_value(staging.call(f, *staging.place(args, argnums, x)))
+        value = staging.array(f, args, argnums)
+        whole = value(x)
 
         def gain(variant: Any) -> Any:
             changed = _substitute(x, *variant)
-            return as_value(staging.call(f, *staging.place(args, argnums, changed))) - whole
+            return value(changed) - whole
 
         return chunked_map(gain, (places, pieces), chunk)
 
@@ -123,7 +123,7 @@ def marginalize(
         _check_inside(start, len(motif), length)
 
         def gain(background: Any) -> Any:
-            value = lambda x: as_value(staging.call(f, *staging.place(args, argnums, x)))
+            value = staging.array(f, args, argnums)
             return value(_substitute(background, start, motif)) - value(background)
 
         return chunked_map(gain, backgrounds, chunk)

@@ -122,6 +122,11 @@ def scalar(f: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> Call
     return value
 
 
+def array(f: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> Callable[[Any], Any]:
+    """f as a function of what is perturbed alone, its value one real array."""
+    return lambda x: as_value(call(f, *place(args, argnums, x)))
+
+
 def as_reference(ref: Any, x: Any) -> Any:
     """The reference as a tree of arrays shaped like x: a scalar or a tree that broadcasts to it."""
     ref = frames.as_arrays(ref)
@@ -248,6 +253,17 @@ def call(f: Callable[..., Any], *args: Any) -> Any:
             "dropout or batch norm is in training mode. Explain `jaxplain.flax.function(model)`, "
             "which evaluates a copy, or call `model.eval()` first."
         ) from error
+
+
+def as_value(y: Any) -> Any:
+    """One real array, floating; whether a coalition wins, or counts, are numbers too."""
+    if not same_tree(y, 0) or jnp.issubdtype(jnp.result_type(y), jnp.complexfloating):
+        raise TypeError(
+            "f must return a real number or one array of them, and returned "
+            f"{jax.tree.map(lambda leaf: jax.typeof(jnp.asarray(leaf)), y)}"
+        )
+    y = jnp.asarray(y)
+    return y if jnp.issubdtype(y.dtype, jnp.floating) else y.astype(float)
 
 
 def _smallest(tree: Any) -> str:

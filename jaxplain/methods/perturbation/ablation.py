@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, leading_size, weighted_sum
-from jaxplain.methods.perturbation.common import loss, times
-from jaxplain.methods.shapley.game import Shown, game_of, shown_input
+from jaxplain.games.game import Shown, game_of, shown_input
+from jaxplain.methods.perturbation.masking import loss, placed
 from jaxplain.named import sites, turns
 from jaxplain.surrogate import staging
 
@@ -72,7 +72,8 @@ def ablation(
     if at is not None:
 
         def at_value(example: Any, value: Callable[[Any, Any], Any], ref: Any) -> Any:
-            return lost(Shown(example, value), ref, groups, chunk)
+            shown = Shown(example, lambda mask, ref: staging.as_value(value(mask, ref)))
+            return lost(shown, ref, groups, chunk)
 
         return nothing_drawn(turns.one_by_one(at_value, f, at, ref, argnums))
 
@@ -87,7 +88,7 @@ def _lost_by_labels(shown: Shown, ref: Any, groups: Any, chunk: int | None) -> A
     game = game_of(shown, ref, groups=groups, chunk=chunk)
     players = jnp.arange(game.players)
     values = game.values(lambda i: players != i, game.players + 1)  # the last is whole
-    return game.spread(values[-1:] - values[:-1])
+    return game.per_element(values[-1:] - values[:-1])
 
 
 def _lost_by_masks(shown: Shown, ref: Any, masks: Any, chunk: int | None) -> Any:
@@ -110,7 +111,7 @@ def _lost_by_masks(shown: Shown, ref: Any, masks: Any, chunk: int | None) -> Any
     lost = loss(shown, ref)
 
     def drop(masks: Any) -> Any:
-        return jax.tree.map(functools.partial(times, lost(masks)), masks)
+        return jax.tree.map(functools.partial(placed, lost(masks)), masks)
 
     def mean(totals: Any, masks: Any) -> Any:
         having = jnp.maximum(masks.sum(0), 1).astype(totals.dtype)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxplain._keys import checked
 from jaxplain._numerics.chunking import check_chunk
 from jaxplain._numerics.trees import root
+from jaxplain.games import coalitions
+from jaxplain.games.game import make_game
 from jaxplain.methods.perturbation.lasso import lasso
-from jaxplain.methods.shapley import coalitions
-from jaxplain.methods.shapley.game import make_game
 from jaxplain.surrogate import staging
 
 Explain = Callable[..., Any]
@@ -93,7 +93,7 @@ def lime(
             )
         values = game.values(lambda i: masks[i], len(masks))
         slopes = _slopes(masks, values.reshape(len(values), -1), samples, penalty, strength, width)
-        return game.spread(slopes.reshape(game.players, *values.shape[1:]))
+        return game.per_element(slopes.reshape(game.players, *values.shape[1:]))
 
     return explain
 

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, chunked_map
-from jaxplain.methods.perturbation.common import one_array
-from jaxplain.methods.shapley.game import as_value
+from jaxplain.methods.perturbation.masking import one_array
 from jaxplain.surrogate import staging
 
 Explain = Callable[..., Any]
@@ -57,12 +56,13 @@ def in_silico_mutagenesis(
                 "take `jax.vmap` or `jaxplain.batched` of explain"
             )
         length, letters = x.shape
-        whole = as_value(staging.call(f, *staging.place(args, argnums, x)))
+        value = staging.array(f, args, argnums)
+        whole = value(x)
 
         def gain(number: Any) -> Any:
             letter = jax.nn.one_hot(number % letters, letters, dtype=x.dtype)
             mutant = x.at[number // letters].set(letter)
-            return as_value(staging.call(f, *staging.place(args, argnums, mutant))) - whole
+            return value(mutant) - whole
 
         gains = chunked_map(gain, jnp.arange(length * letters), chunk)
         return jnp.moveaxis(gains, 0, -1).reshape(*gains.shape[1:], length, letters)

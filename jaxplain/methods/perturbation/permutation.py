@@ -17,7 +17,7 @@ from jaxplain._numerics.chunking import (
     chunked_map,
     leading_size,
 )
-from jaxplain.methods.shapley.game import as_players, as_value, per_element
+from jaxplain.games.players import as_players, per_element
 from jaxplain.surrogate import staging
 
 Explain = Callable[..., Any]
@@ -75,13 +75,14 @@ def permutation_importance(
         count = leading_size(xs)
         example = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), xs)
         labels, players = as_players(groups, example)
-        whole = as_value(staging.call(f, *args))
+        value = staging.array(f, args, argnums)
+        whole = value(xs)
 
         def lost(group: Any, key: Any) -> Any:
             order = jax.random.permutation(key, count)
             own = lambda at, v: jnp.broadcast_to((at == group)[None], v.shape)
             mixed = jax.tree.map(lambda at, v: jnp.where(own(at, v), v[order], v), labels, xs)
-            return whole - as_value(staging.call(f, *staging.place(args, argnums, mixed)))
+            return whole - value(mixed)
 
         def score(group: Any) -> Any:
             keys = jax.random.split(jax.random.fold_in(key, group), samples)

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 
 from jaxplain._keys import drawn
 from jaxplain._numerics.chunking import check_chunk, moments
-from jaxplain.methods.perturbation.common import behind, one_array
-from jaxplain.methods.shapley.game import as_value
+from jaxplain.methods.perturbation.masking import behind, one_array
 from jaxplain.surrogate import staging
 
 Explain = Callable[..., Any]
@@ -68,7 +67,7 @@ def rise(
     @drawn("masks")
     def explain(*args: Any, key: Any) -> Any:
         x = one_array(staging.as_numbers(staging.pick(args, argnums)), "rise")
-        reference = staging.as_reference(ref, x)
+        reference, value = staging.as_reference(ref, x), staging.array(f, args, argnums)
         if not 1 <= len(grid) <= x.ndim or min(grid) < 1:
             raise ValueError(f"a grid {tuple(grid)} does not fit into {x.shape}")
         is_floating = jnp.issubdtype(x.dtype, jnp.floating)
@@ -88,7 +87,7 @@ def rise(
             else:  # one of the two, the mask being its probability: over the cut, E[mask > cut]
                 mask = (mask > jax.random.uniform(cut_key)).astype(dtype)
                 mixed = jnp.where(mask > 0, x, reference)
-            y = as_value(staging.call(f, *staging.place(args, argnums, mixed)))
+            y = value(mixed)
             shown = jnp.broadcast_to(mask / probability, x.shape).astype(y.dtype)
             return jnp.multiply.outer(y, shown)
 

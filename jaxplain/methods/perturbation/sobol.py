@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxplain._keys import drawn
 from jaxplain._numerics.chunking import check_chunk, chunked_map
-from jaxplain.methods.shapley.game import as_players, as_value, per_element
+from jaxplain.games.players import as_players, per_element
 from jaxplain.surrogate import staging
 
 Explain = Callable[..., Any]
@@ -72,9 +72,11 @@ def sobol(
         points = jnp.asarray(_sobol_points(samples, 2 * players), jnp.float32)
         points = (points + jax.random.uniform(key, (1, 2 * players), points.dtype)) % 1
 
+        value_at = staging.array(f, args, argnums)
+
         def value(mask: Any) -> Any:
             mixed = jax.tree.map(lambda at, v, r: _mixed(mask[at], v, r), labels, x, reference)
-            return as_value(staging.call(f, *staging.place(args, argnums, mixed)))
+            return value_at(mixed)
 
         def compare(point: Any) -> Any:
             a, b = point[:players], point[players:]

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain._numerics.trees import root
-from jaxplain.methods.shapley import coalitions, indices, kernel_shap, permutations
-from jaxplain.methods.shapley.game import Game
+from jaxplain.games import coalitions
+from jaxplain.games.game import Game
+from jaxplain.methods.shapley import designs, indices, kernel_shap, permutations
 from jaxplain.methods.shapley.gaussian_process import Estimator, Kernel, estimator
 
 _BLOCK = 2048  # pairs of one design at most: an estimator's matrices grow with their square
@@ -55,7 +56,7 @@ def by_regression(game: Game, samples: int, key: Any, with_error: bool) -> tuple
     """Shapley values by KernelSHAP: exact without a key."""
     if key is None:
         return _exact(game, "SII", 1), None
-    masks = coalitions.paired(game.players, _pairs(game, samples), "kernel")
+    masks = designs.paired(game.players, _pairs(game, samples), "kernel")
     (place,), (values,) = _paired_values(game, masks, 1, key)
     odd = (values[:, 0] - values[:, 1]) / 2
     scores, errors = kernel_shap.kernel_shap(masks, odd, with_error)
@@ -101,11 +102,11 @@ def _index_of_all(values: Any, name: str, players: int, order: int) -> Any:
     sizes = masks.sum(1)
     table = jnp.asarray(indices.coefficients(name, players, order), values.dtype)
 
-    def of(members: Any) -> Any:
+    def of_set(members: Any) -> Any:
         common = masks[:, members].sum(1)
         return jnp.tensordot(table[common, sizes], values, 1, precision=_HIGHEST)
 
-    return jax.lax.map(of, jnp.asarray(indices.sets(players, order)))
+    return jax.lax.map(of_set, jnp.asarray(indices.sets(players, order)))
 
 
 def _pairs(game: Game, samples: int | None) -> int:
@@ -116,7 +117,7 @@ def _pairs(game: Game, samples: int | None) -> int:
             f"{game.players} players take at least {2 * game.players} samples, and samples is "
             f"{samples}"
         )
-    return min((samples - 2) // 2, coalitions.pairs_of(game.players))
+    return min((samples - 2) // 2, designs.pairs_of(game.players))
 
 
 @functools.lru_cache(maxsize=16)
@@ -124,7 +125,7 @@ def _estimators(
     name: str, order: int, players: int, pairs: int
 ) -> tuple[np.ndarray, list[tuple[int, Estimator]]]:
     """A design, and the estimators of the parts of v that count: -1 the odd, 1 the even one."""
-    masks = coalitions.spread(players, pairs)
+    masks = designs.greedy(players, pairs)
     functions = 1 + players * (players - 1) // 2
     with_pairs = order > 1 and 2 * functions <= len(masks)
     signs = (-1, 1) if name == "STII" else ((-1) ** order,)

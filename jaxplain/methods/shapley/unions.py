@@ -14,7 +14,7 @@ from math import comb
 
 import numpy as np
 
-from jaxplain.methods.shapley.coalitions import every
+from jaxplain.games.coalitions import every
 
 
 def nested(levels: list[np.ndarray]) -> np.ndarray:

@@ -16,8 +16,9 @@ import numpy as np
 
 from jaxplain._keys import checked, nothing_drawn
 from jaxplain._numerics.chunking import check_chunk
+from jaxplain.games.game import Game, make_game
+from jaxplain.games.players import as_players
 from jaxplain.methods.shapley import estimators, indices, unions
-from jaxplain.methods.shapley.game import Game, as_players, make_game
 from jaxplain.surrogate import staging
 
 Explain = Callable[..., Any]
@@ -365,7 +366,7 @@ def shapley_interactions(
         return array
 
     return _explainer(
-        f, refs, scores, samples, groups, chunk, standard_error, argnums, spread=symmetric
+        f, refs, scores, samples, groups, chunk, standard_error, argnums, arranged=symmetric
     )
 
 
@@ -384,7 +385,7 @@ def _explainer(
     *,
     always_drawn: bool = False,
     with_input: bool = False,
-    spread: Callable[[Game, Any], Any] = Game.spread,
+    arranged: Callable[[Game, Any], Any] = Game.per_element,
 ) -> Explain:
     """An explain of scores(game, key) → (players, *outputs) and their errors, None for zeros.
 
@@ -403,9 +404,9 @@ def _explainer(
         extra = (staging.pick(args, argnums),) if with_input else ()
         values, errors = scores(game, key, *extra)
         if not standard_error:
-            return spread(game, values)
+            return arranged(game, values)
         errors = jnp.zeros_like(values) if errors is None else errors
-        return spread(game, values), spread(game, errors)
+        return arranged(game, values), arranged(game, errors)
 
     def explain(*args: Any) -> Any:
         return run(args, None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import itertools
 from math import comb
-from typing import Any
 
 import numpy as np
 
@@ -18,19 +17,9 @@ from jaxplain.methods.shapley.gaussian_process import Kernel
 
 _SEED = 0
 _TRIES = 100  # draws of a design of few pairs
-_CANDIDATES = 1500  # about so many for a spread design
-_SPREAD = 1024  # pairs beyond which a spread design takes too long
-_LINEAR = 3.0  # variance of the linear part's prior, while a design is spread
-
-
-def numbered(number: Any, players: Any) -> Any:
-    """Who of the players is in the coalition of a number: bit i is player i."""
-    return (number >> players & 1).astype(bool)
-
-
-def every(players: int) -> np.ndarray:
-    """All coalitions (2^n, n), by their number."""
-    return numbered(np.arange(2**players)[:, None], np.arange(players)[None])
+_CANDIDATES = 1500  # about so many for a greedy design
+_GREEDY = 1024  # pairs beyond which a greedy design takes too long
+_LINEAR = 3.0  # variance of the linear part's prior, while a design is chosen
 
 
 def pairs_of(players: int) -> int:
@@ -59,14 +48,15 @@ def paired(players: int, pairs: int, sizes: str) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=32)
-def spread(players: int, pairs: int) -> np.ndarray:
+def greedy(players: int, pairs: int) -> np.ndarray:
     r"""As `paired` by leverage, each pair chosen for what it tells beyond those before.
 
-    That is the largest decrease, under the prior of `games.kernel`, in the variance that Shapley
-    values have left, summed over players: Σ_i cov(φ_i, h_S)² / var(h_S), both given the pairs
-    chosen before; by Cholesky's decomposition of the covariance of some thousands of candidates.
+    That is the largest decrease, under the prior of `gaussian_process.Kernel`, in the variance that
+    Shapley values have left, summed over players: Σ_i cov(φ_i, h_S)² / var(h_S), both given the
+    pairs chosen before; by Cholesky's decomposition of the covariance of some thousands of
+    candidates.
     """
-    if pairs > _SPREAD:
+    if pairs > _GREEDY:
         return paired(players, pairs, "leverage")
     rng = np.random.default_rng(_SEED)
     sizes, counts = _allocate(players, pairs, "leverage")
