@@ -13,6 +13,7 @@ import numpy as np
 from jaxplain._numerics import frames
 from jaxplain._numerics.chunking import chunked_map, leading_size, weighted_sum
 from jaxplain._numerics.trees import wide
+from jaxplain._types import Argnums, Function, Groups, Tree
 from jaxplain.games.players import as_players, per_element
 from jaxplain.surrogate import staging
 
@@ -65,7 +66,7 @@ class Shown:
     value: Callable[[Any, Any], Any]  # (mask, ref) → f, an array, with ref where the mask is False
 
 
-def shown_input(f: Callable[..., Any], args: tuple[Any, ...], argnums: staging.Argnums) -> Shown:
+def shown_input(f: Function, args: tuple[Any, ...], argnums: Argnums) -> Shown:
     """f's input x."""
     x = staging.as_numbers(staging.pick(args, argnums))
     value = staging.array(f, args, argnums)
@@ -73,19 +74,19 @@ def shown_input(f: Callable[..., Any], args: tuple[Any, ...], argnums: staging.A
 
 
 def make_game(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     args: tuple[Any, ...],
     *,
-    groups: Any = None,
+    groups: Groups = None,
     chunk: int | None = None,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Game:
     """The game of f at these arguments; `chunk` evaluations of f at once."""
     return game_of(shown_input(f, args, argnums), refs, groups=groups, chunk=chunk)
 
 
-def game_of(shown: Shown, refs: Any, *, groups: Any = None, chunk: int | None = None) -> Game:
+def game_of(shown: Shown, refs: Tree, *, groups: Groups = None, chunk: int | None = None) -> Game:
     """The game of groups that are shown."""
     x = shown.example
     labels, players = as_players(groups, x)
@@ -93,7 +94,7 @@ def game_of(shown: Shown, refs: Any, *, groups: Any = None, chunk: int | None = 
     count = leading_size(refs)
 
     def value(mask: Mask) -> Any:
-        def against(ref: Any) -> Any:
+        def against(ref: Tree) -> Any:
             # Labels broadcast to their leaf, and so must masks, with as many axes.
             present = jax.tree.map(lambda at, v: jnp.broadcast_to(mask[at], v.shape), labels, x)
             return shown.value(present, ref)
@@ -107,7 +108,7 @@ def game_of(shown: Shown, refs: Any, *, groups: Any = None, chunk: int | None = 
     return Game(players, labels, shapes, value, coalitions)
 
 
-def _as_background(refs: Any, x: Any) -> Any:
+def _as_background(refs: Tree, x: Tree) -> Any:
     """References with a leading axis; one reference, which has none, gets it."""
     refs = frames.as_arrays(refs)
     leaves = jax.tree.leaves(x)

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._types import Groups, Tree
 from jaxplain.surrogate import staging
 
 
-def as_players(groups: Any, x: Any) -> tuple[Any, int]:
+def as_players(groups: Groups, x: Tree) -> tuple[Any, int]:
     """Each element's player as a tree of indices that broadcasts to x, and how many there are.
 
     Without groups every element is a player; labels are numbered in their order, gaps closed.
@@ -33,7 +34,7 @@ def as_players(groups: Any, x: Any) -> tuple[Any, int]:
     return jax.tree.unflatten(tree, labels), players
 
 
-def _check_labels(groups: Any, x: Any) -> list[np.ndarray]:
+def _check_labels(groups: Groups, x: Tree) -> list[np.ndarray]:
     def fits(label: np.ndarray, leaf: Any) -> bool:
         try:
             return np.broadcast_shapes(label.shape, leaf.shape) == leaf.shape

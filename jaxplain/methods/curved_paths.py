@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,25 +16,26 @@ from jaxplain._numerics.chunking import check_chunk, chunked_map
 from jaxplain._numerics.cpu_layout import channels_last
 from jaxplain._numerics.loops import compiled
 from jaxplain._numerics.trees import total, wide_dtype
+from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.gradients import gradient
 from jaxplain.methods.integrated_gradients import integrated_gradients
 from jaxplain.methods.neurons import conductance
 from jaxplain.methods.paths import Path, Way
-from jaxplain.named import sites, turns
+from jaxplain.named import turns
 from jaxplain.surrogate import staging
 
 
 def guided_integrated_gradients(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     steps: int = 200,
     fraction: float = 0.25,
     max_distance: float = 0.02,
-    at: sites.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Guided integrated gradients: along a path that moves the least sensitive elements first.
 
     C = Σ_k ∇f(γ_k) ⊙ (γ_{k+1} - γ_k). Each step brings x's L1 distance from γ down by a
@@ -167,7 +168,7 @@ def _advance(ways: Any, slopes: Any, length: Any, high: Any, target: Any, fracti
 
 
 def blur_integrated_gradients(
-    f: Callable[..., Any],
+    f: Function,
     *,
     stdev: float,
     axes: int | Sequence[int],
@@ -175,11 +176,11 @@ def blur_integrated_gradients(
     quadrature: str = "gauss-legendre",
     tolerance: float | None = None,
     chunk: int | None = None,
-    at: sites.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
     max_steps: int = 201,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Blur integrated gradients: from x blurred to x sharp.
 
     C = ∫₀¹ ∇f(γ(α)) ⊙ γ'(α) dα, γ(α) x blurred by a Gaussian of standard deviation (1-α)σ, its
@@ -225,12 +226,12 @@ def blur_integrated_gradients(
         raise ValueError(f"stdev must be positive, and is {stdev}")
     blurred_axes = (axes,) if isinstance(axes, int) else tuple(axes)
 
-    def blur(x: Any, sigma: Any) -> Any:
+    def blur(x: Tree, sigma: Any) -> Any:
         for axis in blurred_axes:
             x = blurring.blur(x, sigma, blurring.radius(stdev), axis)
         return x
 
-    def sharpen(ref: Any, x: Any, alpha: Any) -> Any:
+    def sharpen(ref: Tree, x: Tree, alpha: Any) -> Any:
         return blur(x, (1 - alpha) * stdev)
 
     @nothing_drawn
@@ -256,16 +257,16 @@ def blur_integrated_gradients(
 
 
 def idgi(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     steps: int = 32,
     path: Path | None = None,
     chunk: int | None = None,
-    at: sites.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""IDGI: each step's change of f, shared out by the squared gradient, on any path.
 
     C = Σ_j g_j² / ‖g_j‖² (f(γ_{j+1}) - f(γ_j)), g_j = ∇f(γ_j), γ_j = γ(j / steps).

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
-from jaxplain.named import probes, sites
+from jaxplain._types import Argnums, At, Explain, Function, Tree
+from jaxplain.named import probes
 from jaxplain.surrogate import RuleTable, evaluate, staging
 from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.rules.taps import with_taps
 
 
 def deeplift(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     rules: str | RuleTable = "rescale",
     multiply: bool = True,
-    at: sites.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""DeepLIFT contributions C = m ⊙ (x - ref), with multipliers m by the rule table.
 
     Every operation v ↦ y of f gets multipliers with Σ m Δv = Δy, Δ being the difference between
@@ -82,7 +82,7 @@ def deeplift(
         x = staging.attributed(f, args, argnums)
         reference = staging.as_reference(ref, x)
 
-        def surrogate(x: Any) -> Any:
+        def surrogate(x: Tree) -> Any:
             args_at = staging.place(args, argnums, x)
             y, y_reference = evaluate(f, table, reference, args_at, argnums)
             staging.check_scalar(y)
@@ -110,13 +110,13 @@ def _one(y: Any, y_reference: Any) -> Any:
 
 
 def _inside(
-    probed: probes.Probed, table: RuleTable, ref: Any, multiply: bool, return_gap: bool
+    probed: probes.Probed, table: RuleTable, ref: Tree, multiply: bool, return_gap: bool
 ) -> Any:
     """Contributions (or multipliers) of the probed values, received by probes beside them."""
     x, reference = probed.x, probed.reference(ref)
 
     def received(multiply: bool) -> tuple[Any, Any]:
-        def surrogate(x: Any, probes: Any) -> Any:
+        def surrogate(x: Tree, probes: Any) -> Any:
             return evaluate(
                 lambda x, probes: probed.function(x, probes)[0],
                 with_taps(table, multiply=multiply),

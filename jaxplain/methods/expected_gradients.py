@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,22 +10,23 @@ import jax.numpy as jnp
 from jaxplain._keys import drawn
 from jaxplain._numerics.chunking import average, check_chunk, check_samples, leading_size
 from jaxplain._numerics.trees import between, minus, times
+from jaxplain._types import Argnums, At, Explain, Function, Key, Tree
 from jaxplain.methods.gradients import gradient
-from jaxplain.named import probes, sites
+from jaxplain.named import probes
 from jaxplain.surrogate import staging
 
 
 def expected_gradients(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
     samples: int,
     chunk: int | None = None,
     multiply: bool = True,
-    at: sites.At | None = None,
+    at: At | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Expected gradients: C = E_{r, α}[(x - r) ⊙ ∇f(r + α(x - r))], α uniform in [0, 1].
 
     The draws are stratified: references are used equally often, to within one, each at α's spread
@@ -68,7 +68,7 @@ def expected_gradients(
     check_samples(samples, standard_error=standard_error)
 
     @drawn("references and their places on the way to x")
-    def explain(*args: Any, key: Any) -> Any:
+    def explain(*args: Any, key: Key) -> Any:
         inputs = staging.attributed(f, args, argnums, integers=at is not None)
         background = staging.as_references(refs, inputs)
         chosen, alphas = _draws(leading_size(background), samples, key)
@@ -95,7 +95,7 @@ def expected_gradients(
     return explain
 
 
-def _draws(references: int, samples: int, key: Any) -> tuple[Any, Any]:
+def _draws(references: int, samples: int, key: Key) -> tuple[Any, Any]:
     """Which reference, and α, for every sample.
 
     Round k of all references has its α's in the k-th of equally many parts of [0, 1], one in each

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,14 +9,13 @@ import jax.numpy as jnp
 
 from jaxplain import rules
 from jaxplain._keys import nothing_drawn
-from jaxplain.named import probes, sites
+from jaxplain._types import Argnums, At, Explain, Function, Tree
+from jaxplain.named import probes
 from jaxplain.surrogate import RuleTable, evaluate, staging
-
-Explain = Callable[..., Any]
 
 
 def gradient(
-    f: Callable[..., Any], *, at: sites.At | None = None, argnums: staging.Argnums = 0
+    f: Function, *, at: At | None = None, argnums: Argnums = 0
 ) -> Explain:
     r"""The gradient ∂f/∂x.
 
@@ -54,7 +52,7 @@ def gradient(
 
 
 def saliency(
-    f: Callable[..., Any], *, at: sites.At | None = None, argnums: staging.Argnums = 0
+    f: Function, *, at: At | None = None, argnums: Argnums = 0
 ) -> Explain:
     r"""|∂f/∂x|, how strongly each input moves the output locally.
 
@@ -81,11 +79,11 @@ def saliency(
 
 
 def input_x_gradient(
-    f: Callable[..., Any],
-    ref: Any = 0,
+    f: Function,
+    ref: Tree = 0,
     *,
-    at: sites.At | None = None,
-    argnums: staging.Argnums = 0,
+    at: At | None = None,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""(x - ref) ⊙ ∂f/∂x, the first-order estimate of f(x) - f(ref).
 
@@ -127,7 +125,7 @@ def input_x_gradient(
 
 
 def guided_backprop(
-    f: Callable[..., Any], *, at: sites.At | None = None, argnums: staging.Argnums = 0
+    f: Function, *, at: At | None = None, argnums: Argnums = 0
 ) -> Explain:
     r"""The gradient with relus that pass a multiplier only where it and their input are positive.
 
@@ -156,7 +154,7 @@ def guided_backprop(
 
 
 def deconvnet(
-    f: Callable[..., Any], *, at: sites.At | None = None, argnums: staging.Argnums = 0
+    f: Function, *, at: At | None = None, argnums: Argnums = 0
 ) -> Explain:
     r"""The gradient with relus that pass every positive multiplier, whatever their input.
 
@@ -184,7 +182,7 @@ def deconvnet(
 
 
 def _by_table(
-    f: Callable[..., Any], table: RuleTable, at: sites.At | None, argnums: staging.Argnums
+    f: Function, table: RuleTable, at: At | None, argnums: Argnums
 ) -> Explain:
     @nothing_drawn
     def explain(*args: Any) -> Any:
@@ -197,7 +195,7 @@ def _by_table(
             return probed.result(jax.grad(inner, (0, 1))(probed.x, probed.probes)[1])
         x = staging.attributed(f, args, argnums)
 
-        def surrogate(x: Any) -> Any:
+        def surrogate(x: Tree) -> Any:
             y, _ = evaluate(f, table, None, staging.place(args, argnums, x), argnums)
             staging.check_scalar(y)
             return y

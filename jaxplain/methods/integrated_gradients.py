@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,27 +13,28 @@ from jaxplain._numerics.adaptive import Node
 from jaxplain._numerics.chunking import check_chunk, weighted_sum
 from jaxplain._numerics.quadrature import nodes_and_weights
 from jaxplain._numerics.trees import times, total
+from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.gradients import gradient
 from jaxplain.methods.paths import Path, Way, refined
-from jaxplain.named import sites, turns
+from jaxplain.named import turns
 from jaxplain.surrogate import staging
 
 
 def integrated_gradients(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
     tolerance: float | None = None,
     chunk: int | None = None,
     multiply: bool = True,
-    at: sites.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
     path: Path | None = None,
     max_steps: int = 201,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Integrated gradients: C = (x - ref) ⊙ ∫₀¹ ∇f(ref + α(x - ref)) dα.
 
     Along a path of one's own γ from γ(0) = ref to γ(1) = x, C = ∫₀¹ ∇f(γ(α)) ⊙ γ'(α) dα.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,22 +14,23 @@ from jaxplain._numerics.adaptive import Node
 from jaxplain._numerics.chunking import check_chunk, chunked_map, weighted_sum
 from jaxplain._numerics.quadrature import nodes_and_weights
 from jaxplain._numerics.trees import times
+from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.paths import Path, Way, refined
-from jaxplain.named import probes, sites
+from jaxplain.named import probes
 from jaxplain.surrogate import staging
 
 
 def neuron_integrated_gradients(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
-    at: sites.At,
+    at: At,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
     chunk: int | None = None,
     return_gap: bool = False,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Neuron integrated gradients: C_h = Σ_k ∂f/∂h(α_k) ⊙ [h(c_k) - h(c_{k-1})].
 
     The input moves from ref to x; α_k and w_k are the quadrature's nodes and weights, and
@@ -101,10 +101,10 @@ def neuron_integrated_gradients(
 
 
 def conductance(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
-    at: sites.At,
+    at: At,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
     tolerance: float | None = None,
@@ -112,8 +112,8 @@ def conductance(
     return_gap: bool = False,
     path: Path | None = None,
     max_steps: int = 201,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Conductance of neurons: C_h = ∫₀¹ ∂f/∂h ⊙ dh/dα dα along x(α) = ref + α (x - ref).
 
     dh/dα is one derivative in the direction x - ref (jvp), so that a whole layer, or all of them,
@@ -182,8 +182,8 @@ def conductance(
 
 
 def neuron_conductance(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     at: str,
     index: Any = None,
@@ -191,8 +191,8 @@ def neuron_conductance(
     quadrature: str = "gauss-legendre",
     chunk: int | None = None,
     neuron_chunk: int | None = None,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Conductance of each input through each neuron: C_ji = Δx_i ∫₀¹ ∂f/∂h_j · ∂h_j/∂x_i dα.
 
     Args:
@@ -261,15 +261,15 @@ def neuron_conductance(
 
 
 def internal_influence(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
-    at: sites.At,
+    at: At,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
     chunk: int | None = None,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Internal influence: ∫₀¹ ∂f/∂h dα along x(α) = ref + α (x - ref).
 
     Args:
@@ -316,7 +316,7 @@ def internal_influence(
 
 
 def _probed_way(
-    f: Callable[..., Any], ref: Any, at: sites.At, args: Any, argnums: Any, path: Path | None = None
+    f: Function, ref: Tree, at: At, args: Any, argnums: Argnums, path: Path | None = None
 ) -> tuple[probes.Probed, Way]:
     """f probed, and the way of what moves."""
     probed = probes.probe(f, at, args, argnums)
@@ -325,7 +325,7 @@ def _probed_way(
     return probed, Way(probed.reference(ref), probed.x, path)
 
 
-def _with_gap(probed: probes.Probed, contributions: Any, ref: Any, return_gap: bool) -> Any:
+def _with_gap(probed: probes.Probed, contributions: Tree, ref: Tree, return_gap: bool) -> Any:
     if not return_gap:
         return probed.result(contributions)
     change = probed.function(probed.x, probed.probes)[0] - probed.value_at(ref)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +11,10 @@ from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import weighted_sum
 from jaxplain._numerics.quadrature import nodes_and_weights
 from jaxplain._numerics.trees import between, minus, times
+from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.deeplift import deeplift
-from jaxplain.named import probes, sites
-from jaxplain.surrogate import RuleTable, evaluate, staging
+from jaxplain.named import probes
+from jaxplain.surrogate import RuleTable, evaluate
 from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.walk import reaches
 
@@ -23,15 +23,15 @@ MULTIPLIERS = ("deeplift", "gradient", "integrated")
 
 
 def attribution_patching(
-    f: Callable[..., Any],
+    f: Function,
     corrupted: Any,
     *,
-    at: sites.At,
+    at: At,
     multipliers: str = "deeplift",
     rules: str | RuleTable = "rescale",
     steps: int = 8,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Attribution patching: C_h = m_h ⊙ (h(corrupted) - h(x)) ≈ f(x with h patched) - f(x).
 
     It estimates the effect of each replacement that
@@ -86,15 +86,15 @@ def attribution_patching(
 
 
 def edge_attributions(
-    f: Callable[..., Any],
+    f: Function,
     corrupted: Any,
     *,
-    at: sites.At,
+    at: At,
     multipliers: str = "deeplift",
     rules: str | RuleTable = "rescale",
     steps: int = 8,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Edge attributions: C_{u→v} = (u(corrupted) - u(x)) ⊙ (∂v/∂u)ᵀ m_v, between named values.
 
     (∂v/∂u)ᵀ is what passes from u to v directly, not by way of another named value; with
@@ -167,7 +167,7 @@ def _check(multipliers: str) -> None:
         raise ValueError(f"unknown multipliers {multipliers!r}: one of {MULTIPLIERS}")
 
 
-def _collected(gradients: Any, multipliers: str, x: Any, other: Any, steps: int) -> Any:
+def _collected(gradients: Any, multipliers: str, x: Tree, other: Any, steps: int) -> Any:
     """What `gradients` gives at x, or its average from x to the other input."""
     if multipliers == "gradient":
         return gradients(x)
@@ -180,19 +180,19 @@ def _collected(gradients: Any, multipliers: str, x: Any, other: Any, steps: int)
 
 
 def _secants(
-    probed: probes.Probed, table: RuleTable, edges: Any, multipliers: Any, x: Any, other: Any
+    probed: probes.Probed, table: RuleTable, edges: Any, multipliers: Any, x: Tree, other: Any
 ) -> Any:
     """DeepLIFT's along the edges: of the program cut at the values, which are inputs of its own."""
     values, others = probed.values(x), probed.values(other)
 
-    def surrogate(x: Any, h: Any) -> Any:
+    def surrogate(x: Tree, h: Any) -> Any:
         return evaluate(probed.replaced, table, (other, others), (x, h), (0, 1))[0]
 
     outputs, pull = jax.vjp(surrogate, x, values)
     return _by_end(edges, (outputs, lambda cotangents: pull(cotangents)[1:]), multipliers)
 
 
-def _edges(probed: probes.Probed, x: Any) -> list[tuple[str, str]]:
+def _edges(probed: probes.Probed, x: Tree) -> list[tuple[str, str]]:
     """(u, v) where u reaches v, or the output, by no other named value."""
     jaxpr = jax.make_jaxpr(lambda h: probed.replaced(x, h))(probed.probes)
     names = sorted(probed.probes)  # as a dict's leaves are

@@ -11,15 +11,14 @@ import jax.numpy as jnp
 
 from jaxplain._numerics.adaptive import Node, integrate
 from jaxplain._numerics.trees import between, minus
+from jaxplain._types import Path, Tree
 from jaxplain.surrogate import staging
-
-Path = Callable[[Any, Any, Any], Any]  # (ref, x, α) → a tree like x
 
 
 class Way:
     """The points from a reference to x, straight where no path is given."""
 
-    def __init__(self, reference: Any, x: Any, path: Path | None = None):
+    def __init__(self, reference: Tree, x: Tree, path: Path | None = None):
         if path is not None:
             _check_ends(path, reference, x)
         self.delta = minus(x, reference)
@@ -38,7 +37,7 @@ class Way:
         return jax.jvp(self.point, (alpha,), (jnp.ones_like(alpha),))
 
 
-def _check_ends(path: Path, reference: Any, x: Any) -> None:
+def _check_ends(path: Path, reference: Tree, x: Tree) -> None:
     """An error where a path's shapes, or known ends, are not those of ref and x."""
     for alpha, end, name in ((0.0, reference, "ref"), (1.0, x, "x")):
         point = path(reference, x, jnp.asarray(alpha))

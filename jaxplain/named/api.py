@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
+from jaxplain._types import Function
 from jaxplain.named.edits import masked, masked_input, read_and_edit, replacement
 from jaxplain.named.sites import select, sites
 from jaxplain.surrogate import staging
@@ -44,7 +45,7 @@ def tag(value: Any, name: str) -> Any:
     return jax.tree.unflatten(tree, [named(*leaf) for leaf in leaves])
 
 
-def names(f: Callable[..., Any]) -> Callable[..., dict[str, jax.ShapeDtypeStruct]]:
+def names(f: Function) -> Callable[..., dict[str, jax.ShapeDtypeStruct]]:
     r"""The names inside f, in the order of its program.
 
     Args:
@@ -74,7 +75,7 @@ def names(f: Callable[..., Any]) -> Callable[..., dict[str, jax.ShapeDtypeStruct
     return named
 
 
-def capture(f: Callable[..., Any], *names: str) -> Callable[..., tuple[Any, dict[str, Any]]]:
+def capture(f: Function, *names: str) -> Callable[..., tuple[Any, dict[str, Any]]]:
     r"""f with the values that it computes on its way.
 
     Args:
@@ -105,7 +106,7 @@ def capture(f: Callable[..., Any], *names: str) -> Callable[..., tuple[Any, dict
     return captured
 
 
-def intervene(f: Callable[..., Any], edits: Mapping[str, Any]) -> Callable[..., Any]:
+def intervene(f: Function, edits: Mapping[str, Any]) -> Function:
     r"""f with other values in the place of named ones.
 
     Args:
@@ -154,7 +155,7 @@ def intervene(f: Callable[..., Any], edits: Mapping[str, Any]) -> Callable[..., 
     return intervened
 
 
-def neuron(f: Callable[..., Any], name: str, index: Any) -> Callable[..., Any]:
+def neuron(f: Function, name: str, index: Any) -> Function:
     r"""A neuron as a function of the input, for every method: `deeplift(neuron(f, name, i), ref)`.
 
     Args:
@@ -185,7 +186,7 @@ def neuron(f: Callable[..., Any], name: str, index: Any) -> Callable[..., Any]:
     return logit(value, index)
 
 
-def _trace(f: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any]:
+def _trace(f: Function, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """f's program at these arguments, which are its constants, and the tree of its output."""
     traced = lambda: staging.call(lambda: f(*args, **kwargs))
     jaxpr, shapes = jax.make_jaxpr(traced, return_shape=True)()

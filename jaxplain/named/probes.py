@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from jaxplain._types import Argnums, Function, Tree
 from jaxplain.named.edits import Edit, Values, masked, read_and_edit
 from jaxplain.named.sites import At, Site, listing, select, sites
 from jaxplain.surrogate import compat, staging
@@ -32,19 +33,19 @@ class Probed:
     probes: Values
     sites: Mapping[str, Site]
     single: bool  # one name, rather than several or a pattern
-    x: Any
+    x: Tree
     reference: Callable[[Any], Any]
     value_at: Callable[[Any], Any]  # a reference → f's scalar there
 
-    def values(self, x: Any) -> Values:
+    def values(self, x: Tree) -> Values:
         """The values at an input."""
         return self.function(x, self.probes)[1]
 
-    def gradient(self, x: Any) -> Values:
+    def gradient(self, x: Tree) -> Values:
         """∂f/∂value at an input, for all of them."""
         return self.gradient_and_values(x)[0]
 
-    def gradient_and_values(self, x: Any) -> tuple[Values, Values]:
+    def gradient_and_values(self, x: Tree) -> tuple[Values, Values]:
         """Both, of one forward pass."""
         return jax.grad(lambda probes: self.function(x, probes), has_aux=True)(self.probes)
 
@@ -78,7 +79,7 @@ class Moving(NamedTuple):
     shifts: Values
 
 
-def probe(f: Callable[..., Any], at: At, args: Sequence[Any], argnums: Any = 0) -> Probed:
+def probe(f: Function, at: At, args: Sequence[Any], argnums: Argnums = 0) -> Probed:
     """f at these arguments, with probes at the floating values that `at` asks for."""
     staged = staging.stage(f, args, argnums, integers=True)
     found = sites(staged.jaxpr)
@@ -93,7 +94,7 @@ def probe(f: Callable[..., Any], at: At, args: Sequence[Any], argnums: Any = 0) 
         raise TypeError(f"no floating value is named by {at!r}. {listing(found)}")
 
     def edited(edit: Edit) -> Callable[[Any, Values], tuple[Any, Values]]:
-        def function(x: Any, inputs: Values) -> tuple[Any, Values]:
+        def function(x: Tree, inputs: Values) -> tuple[Any, Values]:
             outputs, kept = read_and_edit(
                 staged.jaxpr,
                 jax.tree.leaves(x),
@@ -140,7 +141,7 @@ def _beside_integers(whole: Probed, moved: Callable[[Any, Values], tuple[Any, Va
     feeds = whole.feeds()
     first = [v for v in feeds if all(u in feeds[v] for u in feeds if v in feeds[u])]
 
-    def floats_of(x: Any) -> list[Any]:
+    def floats_of(x: Tree) -> list[Any]:
         pairs = zip(jax.tree.leaves(x), is_floating, strict=True)
         return [leaf for leaf, floating in pairs if floating]
 
@@ -156,7 +157,7 @@ def _beside_integers(whole: Probed, moved: Callable[[Any, Values], tuple[Any, Va
         y, values = moved(with_floats(floats), inputs)
         return y, {**values, **own, **{name: values[name] + s for name, s in shifts.items()}}
 
-    def end(x: Any) -> Moving:
+    def end(x: Tree) -> Moving:
         floats, values = floats_of(x), whole.values(x)
         there = {name: values[name] for name in first}
         before = whole.replaced(with_floats(floats), there)[1]

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 
 from jaxplain import _patterns
+from jaxplain._types import At
 from jaxplain.surrogate import compat, walk
 
-At = str | Sequence[str]
 Path = tuple[int, ...]  # of equations and, below a call, of its bodies
 
 (_NAME,) = compat.resolve(["name"])

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxplain._numerics.cpu_layout import channels_last
+from jaxplain._types import Argnums, Function, Method, Tree
 from jaxplain.named.edits import Values
 from jaxplain.named.probes import Probed, probe
 from jaxplain.named.sites import At
 
 
 def one_by_one(
-    method: Callable[..., Any], f: Callable[..., Any], at: At, ref: Any, argnums: Any = 0
-) -> Callable[..., Any]:
+    method: Method, f: Function, at: At, ref: Tree, argnums: Argnums = 0
+) -> Function:
     """`method(like, value, ref)` for each value by itself, of methods that put elements to `ref`.
 
     `like` is an array like the named value, `value(mask, ref)` f with `ref` where the mask is
@@ -38,8 +39,8 @@ def one_by_one(
 
 
 def straight(
-    method: Callable[..., Any], f: Callable[..., Any], at: At, ref: Any, argnums: Any = 0
-) -> Callable[..., Any]:
+    method: Method, f: Function, at: At, ref: Tree, argnums: Argnums = 0
+) -> Function:
     """`method(upper, h_ref)(h)`, where `upper` is f as a function of the values that `at` names.
 
     Values that do not depend on each other are one cut of f and move together; one that another
@@ -62,7 +63,7 @@ def straight(
     return explain
 
 
-def _step_by_step(method: Callable[..., Any], probed: Probed, h: Values, h0: Values) -> Any:
+def _step_by_step(method: Method, probed: Probed, h: Values, h0: Values) -> Any:
     """`method(upper, h0)(h)` for each step of a scan, while the others follow; stacked."""
     (steps,) = {probed.sites[name].steps for name in h}
     count, depth = math.prod(steps), len(steps)

@@ -6,11 +6,11 @@ what comes out gives the multipliers.  The engine knows no method.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from jaxplain._types import Argnums, Function, Tree
 from jaxplain.surrogate import compat, staging
 from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.errors import UnsupportedPrimitive
@@ -23,8 +23,8 @@ __all__ = ["RuleTable", "UnsupportedPrimitive", "evaluate", "override"]
 
 
 def override(
-    f: Callable[..., Any], table: str | RuleTable, ref: Any = None, *, argnums: staging.Argnums = 0
-) -> Callable[..., Any]:
+    f: Function, table: str | RuleTable, ref: Tree = None, *, argnums: Argnums = 0
+) -> Function:
     r"""The surrogate of f: f's value, and the table's backward pass in place of the gradient's.
 
     `jax.vjp(override(f, table, ref), x)` gives multipliers m.  For a table of pairs (`rescale`)
@@ -60,7 +60,7 @@ def override(
 
 
 def evaluate(
-    f: Callable[..., Any], table: RuleTable, ref: Any, args: tuple[Any, ...], argnums: Any = 0
+    f: Function, table: RuleTable, ref: Tree, args: tuple[Any, ...], argnums: Argnums = 0
 ) -> tuple[Any, Any]:
     """The surrogate's output, and the output at the reference (None for tables without one)."""
     staged = staging.stage(f, args, argnums)

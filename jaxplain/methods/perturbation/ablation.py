@@ -12,22 +12,21 @@ import numpy as np
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, leading_size, weighted_sum
+from jaxplain._types import Argnums, At, Explain, Function, Groups, Tree
 from jaxplain.games.game import Shown, game_of, shown_input
 from jaxplain.methods.perturbation.masking import loss, placed
-from jaxplain.named import sites, turns
+from jaxplain.named import turns
 from jaxplain.surrogate import staging
-
-Explain = Callable[..., Any]
 
 
 def ablation(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     chunk: int | None = None,
-    at: sites.At | None = None,
-    argnums: staging.Argnums = 0,
+    at: At | None = None,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""What f loses when a group is put to the reference: C_g = f(x) - f(x, x_g := ref_g).
 
@@ -71,7 +70,7 @@ def ablation(
 
     if at is not None:
 
-        def at_value(example: Any, value: Callable[[Any, Any], Any], ref: Any) -> Any:
+        def at_value(example: Any, value: Callable[[Any, Any], Any], ref: Tree) -> Any:
             shown = Shown(example, lambda mask, ref: staging.as_value(value(mask, ref)))
             return lost(shown, ref, groups, chunk)
 
@@ -84,14 +83,14 @@ def ablation(
     return explain
 
 
-def _lost_by_labels(shown: Shown, ref: Any, groups: Any, chunk: int | None) -> Any:
+def _lost_by_labels(shown: Shown, ref: Tree, groups: Groups, chunk: int | None) -> Any:
     game = game_of(shown, ref, groups=groups, chunk=chunk)
     players = jnp.arange(game.players)
     values = game.values(lambda i: players != i, game.players + 1)  # the last is whole
     return game.per_element(values[-1:] - values[:-1])
 
 
-def _lost_by_masks(shown: Shown, ref: Any, masks: Any, chunk: int | None) -> Any:
+def _lost_by_masks(shown: Shown, ref: Tree, masks: Any, chunk: int | None) -> Any:
     """Each leaf's masks have their axis in front."""
     x, count = shown.example, leading_size(masks)
     try:

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._types import Tree
 from jaxplain.games.game import Shown
 from jaxplain.surrogate import staging
 
 
-def loss(shown: Shown, ref: Any) -> Callable[[Any], Any]:
+def loss(shown: Shown, ref: Tree) -> Callable[[Any], Any]:
     """A mask, a tree like what is shown, → what f loses when its elements are at the reference."""
     ref = staging.as_reference(ref, shown.example)
     everything = jax.tree.map(lambda v: jnp.ones(v.shape, bool), shown.example)
@@ -35,7 +36,7 @@ def behind(array: Any, rank: int) -> Any:
     return array.reshape(array.shape + (1,) * (rank - array.ndim))
 
 
-def one_array(x: Any, method: str) -> Any:
+def one_array(x: Tree, method: str) -> Any:
     """`x`, which `method` takes only as one array."""
     if not staging.same_tree(x, 0):
         raise TypeError(f"{method} explains one array, and x is {jax.tree.map(np.shape, x)}")

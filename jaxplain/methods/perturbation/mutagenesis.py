@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,14 +9,13 @@ import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, chunked_map
+from jaxplain._types import Argnums, Explain, Function
 from jaxplain.methods.perturbation.masking import one_array
 from jaxplain.surrogate import staging
 
-Explain = Callable[..., Any]
-
 
 def in_silico_mutagenesis(
-    f: Callable[..., Any], *, chunk: int | None = None, argnums: staging.Argnums = 0
+    f: Function, *, chunk: int | None = None, argnums: Argnums = 0
 ) -> Explain:
     r"""What f gains by every single substitution: C_{la} = f(x, x_l := letter a) - f(x).
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,21 +12,19 @@ import numpy as np
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, weighted_sum
+from jaxplain._types import Argnums, Explain, Function, Tree
 from jaxplain.games.game import shown_input
 from jaxplain.methods.perturbation.masking import behind, loss, placed
-from jaxplain.surrogate import staging
-
-Explain = Callable[..., Any]
 
 
 def occlusion(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     window: Any,
     strides: Any = 1,
     chunk: int | None = None,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""What f loses, in the mean over the windows around an element, when a window is covered.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,20 +16,19 @@ from jaxplain._numerics.chunking import (
     chunked_map,
     leading_size,
 )
+from jaxplain._types import Argnums, Explain, Function, Groups, Key
 from jaxplain.games.players import as_players, per_element
 from jaxplain.surrogate import staging
 
-Explain = Callable[..., Any]
-
 
 def permutation_importance(
-    f: Callable[..., Any],
+    f: Function,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     samples: int = 1,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""What a score of many examples loses when a feature is shuffled among them.
 
@@ -70,7 +68,7 @@ def permutation_importance(
     check_samples(samples, standard_error=standard_error)
 
     @drawn("permutations")
-    def explain(*args: Any, key: Any) -> Any:
+    def explain(*args: Any, key: Key) -> Any:
         xs = staging.as_numbers(staging.pick(args, argnums))
         count = leading_size(xs)
         example = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), xs)
@@ -78,7 +76,7 @@ def permutation_importance(
         value = staging.array(f, args, argnums)
         whole = value(xs)
 
-        def lost(group: Any, key: Any) -> Any:
+        def lost(group: Any, key: Key) -> Any:
             order = jax.random.permutation(key, count)
             own = lambda at, v: jnp.broadcast_to((at == group)[None], v.shape)
             mixed = jax.tree.map(lambda at, v: jnp.where(own(at, v), v[order], v), labels, xs)

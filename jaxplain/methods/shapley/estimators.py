@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain._numerics.trees import root
+from jaxplain._types import Key
 from jaxplain.games import coalitions
 from jaxplain.games.game import Game
 from jaxplain.methods.shapley import designs, indices, kernel_shap, permutations
@@ -23,7 +24,7 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def index(
-    game: Game, name: str, order: int, samples: int | None, key: Any, with_error: bool
+    game: Game, name: str, order: int, samples: int | None, key: Key | None, with_error: bool
 ) -> tuple[Any, Any]:
     """An index of all sets of `order` players: exact without a key."""
     if key is None:
@@ -52,7 +53,7 @@ def index(
     return scores[0], root(squares[0]) if with_error else None
 
 
-def by_regression(game: Game, samples: int, key: Any, with_error: bool) -> tuple[Any, Any]:
+def by_regression(game: Game, samples: int, key: Key | None, with_error: bool) -> tuple[Any, Any]:
     """Shapley values by KernelSHAP: exact without a key."""
     if key is None:
         return _exact(game, "SII", 1), None
@@ -64,7 +65,7 @@ def by_regression(game: Game, samples: int, key: Any, with_error: bool) -> tuple
 
 
 def by_orders(
-    game: Game, levels: np.ndarray, samples: int, key: Any, with_error: bool
+    game: Game, levels: np.ndarray, samples: int, key: Key, with_error: bool
 ) -> tuple[Any, Any]:
     """The mean of what players add, over random orders of a tree of unions and their reverses."""
     if game.players == 1:
@@ -133,7 +134,7 @@ def _estimators(
     return masks, [(sign, estimator(kernel, masks)) for sign, kernel in kernels]
 
 
-def _paired_values(game: Game, masks: np.ndarray, blocks: int, key: Any) -> tuple[Any, Any]:
+def _paired_values(game: Game, masks: np.ndarray, blocks: int, key: Key) -> tuple[Any, Any]:
     """v of a design's pairs, (blocks, pairs, 2, *outputs), with players renamed by the key.
 
     In front of it the renaming, (blocks, n): which of the design's each player is.

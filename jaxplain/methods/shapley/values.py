@@ -16,24 +16,24 @@ import numpy as np
 
 from jaxplain._keys import checked, nothing_drawn
 from jaxplain._numerics.chunking import check_chunk
+from jaxplain._types import Argnums, Explain, Function, Groups, Key, Tree
 from jaxplain.games.game import Game, make_game
 from jaxplain.games.players import as_players
 from jaxplain.methods.shapley import estimators, indices, unions
 from jaxplain.surrogate import staging
 
-Explain = Callable[..., Any]
 _EXACT = 16  # players that are enumerated
 
 
 def shapley_values(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     samples: int | None = None,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""Shapley values: φ_i = Σ_{S ∌ i} |S|! (n-1-|S|)!/n! (v(S ∪ i) - v(S)).
 
@@ -79,21 +79,21 @@ def shapley_values(
     pairs and sizes of coalitions by Musco & Witter, arXiv 2410.01917, algorithm 1.
     """
 
-    def scores(game: Game, key: Any) -> tuple[Any, Any]:
+    def scores(game: Game, key: Key) -> tuple[Any, Any]:
         return estimators.index(game, "SII", 1, samples, key, standard_error)
 
     return _explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
 
 
 def banzhaf_values(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     samples: int | None = None,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""Banzhaf values: β_i = 2^{1-n} Σ_{S ∌ i} (v(S ∪ i) - v(S)).
 
@@ -122,21 +122,21 @@ def banzhaf_values(
     Source: Banzhaf, "Weighted voting doesn't work" (1965); Wang & Jia, arXiv 2205.15466, eq. 2.
     """
 
-    def scores(game: Game, key: Any) -> tuple[Any, Any]:
+    def scores(game: Game, key: Key) -> tuple[Any, Any]:
         return estimators.index(game, "BII", 1, samples, key, standard_error)
 
     return _explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
 
 
 def kernel_shap(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     samples: int,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""KernelSHAP: the additive game that fits v best under the Shapley kernel.
 
@@ -169,21 +169,21 @@ def kernel_shap(
     (the constraint) and section 3.2 (pairs).
     """
 
-    def scores(game: Game, key: Any) -> tuple[Any, Any]:
+    def scores(game: Game, key: Key) -> tuple[Any, Any]:
         return estimators.by_regression(game, samples, key, standard_error)
 
     return _explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
 
 
 def permutation_shapley(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     samples: int,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""Shapley values as the mean, over random orders and their reverses, of what a player adds.
 
@@ -215,7 +215,7 @@ def permutation_shapley(
     Source: Mitchell et al., arXiv 2104.12199, section 3 (antithetic sampling).
     """
 
-    def scores(game: Game, key: Any) -> tuple[Any, Any]:
+    def scores(game: Game, key: Key) -> tuple[Any, Any]:
         levels = np.arange(game.players)[None]
         return estimators.by_orders(game, levels, samples, key, standard_error)
 
@@ -225,15 +225,15 @@ def permutation_shapley(
 
 
 def owen_values(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
-    groups: Any,
+    groups: Groups,
     players: Any = None,
     samples: int | None = None,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""Owen values: Shapley values where players enter union by union.
 
@@ -268,12 +268,12 @@ def owen_values(
     Source: Owen, "Values of games with a priori unions" (1977); Winter (1989) for several levels.
     """
 
-    def levels_of(game: Game, x: Any) -> np.ndarray:
+    def levels_of(game: Game, x: Tree) -> np.ndarray:
         several = isinstance(groups, list | tuple) and not staging.same_tree(groups, x)
         levels = [_union_of(level, game, x) for level in (groups if several else [groups])]
         return unions.nested([*levels, np.arange(game.players)])
 
-    def scores(game: Game, key: Any, x: Any) -> tuple[Any, Any]:
+    def scores(game: Game, key: Key, x: Tree) -> tuple[Any, Any]:
         levels = levels_of(game, x)
         if samples is not None:
             return estimators.by_orders(game, levels, samples, key, standard_error)
@@ -300,16 +300,16 @@ def owen_values(
 
 
 def shapley_interactions(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
     order: int = 2,
     index: str = "SII",
-    groups: Any = None,
+    groups: Groups = None,
     samples: int | None = None,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""Interactions of pairs or triples: I(T) = Σ_{S ⊆ N∖T} w_|S| Σ_{U ⊆ T} (-1)^|T∖U| v(S ∪ U).
 
@@ -353,7 +353,7 @@ def shapley_interactions(
     if index not in ("SII", "STII", "FSII"):
         raise ValueError(f"unknown index {index!r}: one of 'SII', 'STII', 'FSII'")
 
-    def scores(game: Game, key: Any) -> tuple[Any, Any]:
+    def scores(game: Game, key: Key) -> tuple[Any, Any]:
         if game.players < order:
             raise ValueError(f"an interaction of {order} takes as many players: {game.players}")
         return estimators.index(game, index, order, samples, key, standard_error)
@@ -374,14 +374,14 @@ def shapley_interactions(
 
 
 def _explainer(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     scores: Callable[..., tuple[Any, Any]],
     samples: int | None,
-    groups: Any,
+    groups: Groups,
     chunk: int | None,
     standard_error: bool,
-    argnums: staging.Argnums,
+    argnums: Argnums,
     *,
     always_drawn: bool = False,
     with_input: bool = False,
@@ -393,7 +393,7 @@ def _explainer(
     """
     check_chunk(chunk)
 
-    def run(args: tuple[Any, ...], key: Any) -> Any:
+    def run(args: tuple[Any, ...], key: Key | None) -> Any:
         game = make_game(f, refs, args, groups=groups, chunk=chunk, argnums=argnums)
         if samples is None or (not always_drawn and samples >= 2**game.players):
             key = None
@@ -411,7 +411,7 @@ def _explainer(
     def explain(*args: Any) -> Any:
         return run(args, None)
 
-    def explain_drawn(*args: Any, key: Any = None) -> Any:
+    def explain_drawn(*args: Any, key: Key | None = None) -> Any:
         return run(args, checked(key, "coalitions", optional=True))
 
     if samples is None:
@@ -427,7 +427,7 @@ def _check_exact(players: int, samples: int | None) -> None:
         )
 
 
-def _union_of(labels: Any, game: Game, x: Any) -> np.ndarray:
+def _union_of(labels: Any, game: Game, x: Tree) -> np.ndarray:
     """Each player's union at one level."""
     union, _ = as_players(labels, x)
     pairs = [
