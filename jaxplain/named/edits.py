@@ -12,16 +12,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from jaxplain.named.sites import Path, Site, sites
+from jaxplain.named.sites import Site, sites
 from jaxplain.surrogate import compat, primitives, walk
+from jaxplain.surrogate.walk import Address
 
 Edit = Callable[..., Any]  # (value) or (value, input) → what stands in its place
 Values = dict[str, Any]
 
 
 def read_and_edit(
-    closed_jaxpr: Any,
+    closed_jaxpr: ClosedJaxpr,
     operands: Sequence[Any],
     *,
     keep: Sequence[str] = (),
@@ -46,22 +48,22 @@ class _Editor:
     """The visitor that reads and replaces the values of names."""
 
     def __init__(self, asked: Mapping[str, Site], keep: Sequence[str], edits: Mapping[str, Edit]):
-        self.names = {site.path: name for name, site in asked.items()}
+        self.names = {site.address: name for name, site in asked.items()}
         self.keep = frozenset(keep)
         self.edits = edits
 
-    def below(self, path: Path) -> list[str]:
+    def below(self, around: Address) -> list[str]:
         """The names that are asked for inside an equation."""
-        depth = len(path)
-        return [name for where, name in self.names.items() if where[:depth] == path]
+        depth = len(around)
+        return [name for where, name in self.names.items() if where[:depth] == around]
 
     def evaluate(
-        self, closed_jaxpr: Any, operands: Sequence[Any], path: Path, inputs: Values
+        self, closed_jaxpr: ClosedJaxpr, operands: Sequence[Any], around: Address, inputs: Values
     ) -> tuple[list[Any], Values]:
         kept: Values = {}
 
-        def visit(number: int, eqn: Any, values: list[Any]) -> list[Any]:
-            here = (*path, number)
+        def visit(number: int, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+            here = (*around, number)
             if here in self.names:
                 outputs, inner = self._visit(eqn, values, self.names[here], inputs)
             elif self.below(here):
@@ -74,7 +76,7 @@ class _Editor:
         return walk.walk(closed_jaxpr, operands, visit), kept
 
     def _visit(
-        self, eqn: Any, values: list[Any], name: str, inputs: Values
+        self, eqn: JaxprEqn, values: list[Any], name: str, inputs: Values
     ) -> tuple[list[Any], Values]:
         (value,) = values
         kept = {name: value} if name in self.keep else {}
@@ -85,13 +87,13 @@ class _Editor:
         return compat.bind(eqn, values), kept
 
     def _enter(
-        self, eqn: Any, values: list[Any], here: Path, inputs: Values
+        self, eqn: JaxprEqn, values: list[Any], here: Address, inputs: Values
     ) -> tuple[list[Any], Values]:
         """An equation with names inside, emitted again around the visit of its bodies."""
         names = self.below(here)
         inputs = {name: inputs[name] for name in names if name in inputs}
 
-        def again(body: Any, j: int) -> walk.Body:
+        def again(body: ClosedJaxpr, j: int) -> walk.Body:
             return lambda operands, inputs: self.evaluate(body, operands, (*here, j), inputs)
 
         inner = [again(body, j) for j, body in enumerate(walk.bodies(eqn))]
@@ -108,7 +110,7 @@ class _Editor:
             )  # fmt: skip
         return walk.emit(eqn, inner, values, inputs)
 
-    def _refuse_edits(self, eqn: Any, names: list[str]) -> None:
+    def _refuse_edits(self, eqn: JaxprEqn, names: list[str]) -> None:
         if any(name in self.edits for name in names):
             raise ValueError(
                 f"{names[0]!r} stands inside a function with a derivative of its own "

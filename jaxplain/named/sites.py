@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+from jax.extend.core import ClosedJaxpr
 
 from jaxplain import _patterns
 from jaxplain._types import At
 from jaxplain.surrogate import compat, walk
-
-Path = tuple[int, ...]  # of equations and, below a call, of its bodies
+from jaxplain.surrogate.walk import Address
 
 (_NAME,) = compat.resolve(["name"])
 
@@ -26,12 +26,12 @@ Path = tuple[int, ...]  # of equations and, below a call, of its bodies
 class Site:
     """Where a name stands, and the value that it names, with the steps of scans in front."""
 
-    path: Path
+    address: Address
     value: jax.ShapeDtypeStruct
     steps: tuple[int, ...]
 
 
-def sites(closed_jaxpr: Any) -> dict[str, Site]:
+def sites(closed_jaxpr: ClosedJaxpr) -> dict[str, Site]:
     """The program's names in order; one that occurs several times is numbered, as in 'h#0'."""
     found = list(_sites(closed_jaxpr))
     total = collections.Counter(name for name, _ in found)
@@ -43,18 +43,18 @@ def sites(closed_jaxpr: Any) -> dict[str, Site]:
     return numbered
 
 
-def _sites(jaxpr: Any) -> Iterator[tuple[str, Site]]:
-    scans: dict[Path, int] = {}
-    for path, eqn in walk.equations(jaxpr):
+def _sites(jaxpr: ClosedJaxpr) -> Iterator[tuple[str, Site]]:
+    scans: dict[Address, int] = {}
+    for address, eqn in walk.equations(jaxpr):
         if eqn.primitive.name == "scan":
-            scans[path] = eqn.params["length"]
+            scans[address] = eqn.params["length"]
         if eqn.primitive is _NAME:
-            steps = tuple(n for around, n in scans.items() if path[: len(around)] == around)
-            aval = eqn.outvars[0].aval
+            steps = tuple(n for around, n in scans.items() if address[: len(around)] == around)
+            aval: Any = eqn.outvars[0].aval
             value = jax.ShapeDtypeStruct(
                 (*steps, *aval.shape), aval.dtype, manual_axis_type=aval.manual_axis_type
             )
-            yield eqn.params["name"], Site(path, value, steps)
+            yield eqn.params["name"], Site(address, value, steps)
 
 
 def select(found: Mapping[str, Site], at: At) -> list[str]:

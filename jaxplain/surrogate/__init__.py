@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from jax.extend.core import ClosedJaxpr
 
 from jaxplain._types import Argnums, Function, Tree
 from jaxplain.surrogate import compat, staging
@@ -75,11 +76,11 @@ def evaluate(
     return jax.tree.unflatten(staged.tree, outputs), jax.tree.unflatten(staged.tree, at_reference)
 
 
-def _run(table: RuleTable, jaxpr: Any, leaves: list[Any], references: list[Any]) -> Any:
+def _run(table: RuleTable, jaxpr: ClosedJaxpr, leaves: list[Any], references: list[Any]) -> Any:
     """The jaxpr's outputs, with the table's backward pass, and its outputs at the reference."""
     lifted = table.lifted
 
-    def walk(jaxpr: Any, operands: list[Any]) -> tuple[list[Any], list[Any]]:
+    def walk(jaxpr: ClosedJaxpr, operands: list[Any]) -> tuple[list[Any], list[Any]]:
         outputs = [settled(output) for output in interpret(table, jaxpr, operands)]
         at_reference = [o.at_reference if isinstance(o, Lifted) else o for o in outputs]
         return [o.output if isinstance(o, Lifted) else o for o in outputs], at_reference

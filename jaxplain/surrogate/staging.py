@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from jaxplain._numerics import frames
 from jaxplain._types import Argnums, Function, Tree
@@ -219,7 +220,7 @@ def _describe(tree: Any) -> str:
 class Staged:
     """f as a closed jaxpr of x's leaves alone; the other arguments are its constants."""
 
-    jaxpr: Any
+    jaxpr: ClosedJaxpr
     tree: Any  # of the output
     leaves: tuple[Any, ...]  # x's
     varying: frozenset[str]  # the axes of a mesh along which the output differs
