@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
+from jaxplain._numerics.trees import minus, times, total
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.named import probes
 from jaxplain.surrogate import RuleTable, evaluate, staging
@@ -90,13 +91,12 @@ def deeplift(
 
         y, vjp, y_reference = jax.vjp(surrogate, x, has_aux=True)
         (multipliers,) = vjp(_one(y, y_reference))
-        contributions = jax.tree.map(lambda m, v, v0: m * (v - v0), multipliers, x, reference)
+        contributions = times(multipliers, minus(x, reference))
         result = contributions if multiply else multipliers
         if not return_gap:
             return result
-        total = sum((jnp.sum(c) for c in jax.tree.leaves(contributions)), jnp.zeros_like(y))
         # f itself, for what is frozen is x's in the surrogate's reference pass.
-        return result, y - f(*staging.place(args, argnums, reference)) - total
+        return result, y - f(*staging.place(args, argnums, reference)) - total(contributions, y)
 
     return explain
 
@@ -130,8 +130,7 @@ def _inside(
         y, vjp, y_reference = jax.vjp(surrogate, x, probed.probes, has_aux=True)
         arriving = vjp(_one(y, y_reference))[1]
         if multiply and not table.lifted.needs_reference:  # such a table knows no differences
-            change = jax.tree.map(jnp.subtract, probed.values(x), probed.values(reference))
-            arriving = jax.tree.map(jnp.multiply, arriving, change)
+            arriving = times(arriving, minus(probed.values(x), probed.values(reference)))
         return arriving, y
 
     scores, y = received(multiply)

@@ -7,22 +7,16 @@ own is a function of a vector of zeros and ones: `shapley_values(v, 0.0)(jnp.one
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain._keys import checked, nothing_drawn
-from jaxplain._numerics.chunking import check_chunk
 from jaxplain._types import Argnums, Explain, Function, Groups, Key, Tree
-from jaxplain.games.game import Game, make_game
-from jaxplain.games.players import as_players
+from jaxplain.games.game import Game
 from jaxplain.methods.shapley import estimators, indices, unions
+from jaxplain.methods.shapley.explainer import ENUMERATED, explainer
 from jaxplain.surrogate import staging
-
-_EXACT = 16  # players that are enumerated
 
 
 def shapley_values(
@@ -82,7 +76,7 @@ def shapley_values(
     def scores(game: Game, key: Key) -> tuple[Any, Any]:
         return estimators.index(game, "SII", 1, samples, key, standard_error)
 
-    return _explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
+    return explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
 
 
 def banzhaf_values(
@@ -125,7 +119,7 @@ def banzhaf_values(
     def scores(game: Game, key: Key) -> tuple[Any, Any]:
         return estimators.index(game, "BII", 1, samples, key, standard_error)
 
-    return _explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
+    return explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
 
 
 def kernel_shap(
@@ -172,7 +166,7 @@ def kernel_shap(
     def scores(game: Game, key: Key) -> tuple[Any, Any]:
         return estimators.by_regression(game, samples, key, standard_error)
 
-    return _explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
+    return explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
 
 
 def permutation_shapley(
@@ -219,7 +213,7 @@ def permutation_shapley(
         levels = np.arange(game.players)[None]
         return estimators.by_orders(game, levels, samples, key, standard_error)
 
-    return _explainer(
+    return explainer(
         f, refs, scores, samples, groups, chunk, standard_error, argnums, always_drawn=True
     )
 
@@ -270,7 +264,7 @@ def owen_values(
 
     def levels_of(game: Game, x: Tree) -> np.ndarray:
         several = isinstance(groups, list | tuple) and not staging.same_tree(groups, x)
-        levels = [_union_of(level, game, x) for level in (groups if several else [groups])]
+        levels = [unions.union_of(level, game, x) for level in (groups if several else [groups])]
         return unions.nested([*levels, np.arange(game.players)])
 
     def scores(game: Game, key: Key, x: Tree) -> tuple[Any, Any]:
@@ -278,14 +272,14 @@ def owen_values(
         if samples is not None:
             return estimators.by_orders(game, levels, samples, key, standard_error)
         count = unions.coalitions(levels)
-        if count > 2**_EXACT:
+        if count > 2**ENUMERATED:
             raise ValueError(
-                f"these unions take {count} evaluations, more than {2**_EXACT}: give samples="
+                f"these unions take {count} evaluations, more than {2**ENUMERATED}: give samples="
             )
         masks, weights = unions.matrix(levels)
         return estimators.by_matrix(game, masks, weights), None
 
-    return _explainer(
+    return explainer(
         f,
         refs,
         scores,
@@ -365,79 +359,6 @@ def shapley_interactions(
             array = array.at[(..., *sets[:, list(axes)].T)].set(jnp.moveaxis(values, 0, -1))
         return array
 
-    return _explainer(
+    return explainer(
         f, refs, scores, samples, groups, chunk, standard_error, argnums, arranged=symmetric
     )
-
-
-# What they share.
-
-
-def _explainer(
-    f: Function,
-    refs: Tree,
-    scores: Callable[..., tuple[Any, Any]],
-    samples: int | None,
-    groups: Groups,
-    chunk: int | None,
-    standard_error: bool,
-    argnums: Argnums,
-    *,
-    always_drawn: bool = False,
-    with_input: bool = False,
-    arranged: Callable[[Game, Any], Any] = Game.per_element,
-) -> Explain:
-    """An explain of scores(game, key) → (players, *outputs) and their errors, None for zeros.
-
-    The key is None where all coalitions are evaluated, unless orders are `always_drawn`.
-    """
-    check_chunk(chunk)
-
-    def run(args: tuple[Any, ...], key: Key | None) -> Any:
-        game = make_game(f, refs, args, groups=groups, chunk=chunk, argnums=argnums)
-        if samples is None or (not always_drawn and samples >= 2**game.players):
-            key = None
-            if not always_drawn:
-                _check_exact(game.players, samples)
-        else:
-            key = checked(key, "coalitions")
-        extra = (staging.pick(args, argnums),) if with_input else ()
-        values, errors = scores(game, key, *extra)
-        if not standard_error:
-            return arranged(game, values)
-        errors = jnp.zeros_like(values) if errors is None else errors
-        return arranged(game, values), arranged(game, errors)
-
-    def explain(*args: Any) -> Any:
-        return run(args, None)
-
-    def explain_drawn(*args: Any, key: Key | None = None) -> Any:
-        return run(args, checked(key, "coalitions", optional=True))
-
-    if samples is None:
-        return nothing_drawn(explain, "without samples= all coalitions are evaluated")
-    return explain_drawn
-
-
-def _check_exact(players: int, samples: int | None) -> None:
-    if players > _EXACT and samples is None:
-        raise ValueError(
-            f"{players} players have 2^{players} = {2.0**players:.3g} coalitions to evaluate, and "
-            f"more than {_EXACT} players are not enumerated: give samples=, or groups= of elements"
-        )
-
-
-def _union_of(labels: Any, game: Game, x: Tree) -> np.ndarray:
-    """Each player's union at one level."""
-    union, _ = as_players(labels, x)
-    pairs = [
-        np.stack([np.broadcast_to(part, leaf.shape).ravel() for part in (player, label)], axis=1)
-        for player, label, leaf in zip(
-            *map(jax.tree.leaves, (game.labels, union, game.shapes)), strict=True
-        )
-    ]
-    found = np.unique(np.concatenate(pairs), axis=0)
-    if len(found) > game.players:
-        twice = int(found[:-1, 0][np.diff(found[:, 0]) == 0][0])
-        raise ValueError(f"player {twice} lies in more than one of the unions in groups")
-    return found[:, 1]
