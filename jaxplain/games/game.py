@@ -90,7 +90,7 @@ def game_of(shown: Shown, refs: Tree, *, groups: Groups = None, chunk: int | Non
     """The game of groups that are shown."""
     x = shown.example
     labels, players = as_players(groups, x)
-    refs = _as_background(refs, x)
+    refs = as_background(refs, x)
     count = leading_size(refs)
 
     def value(mask: Mask) -> Any:
@@ -108,7 +108,7 @@ def game_of(shown: Shown, refs: Tree, *, groups: Groups = None, chunk: int | Non
     return Game(players, labels, shapes, value, coalitions)
 
 
-def _as_background(refs: Tree, x: Tree) -> Any:
+def as_background(refs: Tree, x: Tree) -> Any:
     """References with a leading axis; one reference, which has none, gets it."""
     refs = frames.as_arrays(refs)
     leaves = jax.tree.leaves(x)

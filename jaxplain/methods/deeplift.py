@@ -11,7 +11,7 @@ from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.trees import minus, times, total
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.named import probes
-from jaxplain.surrogate import RuleTable, evaluate, staging
+from jaxplain.surrogate import RuleTable, staging, surrogate_values
 from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.rules.taps import with_taps
 
@@ -85,7 +85,7 @@ def deeplift(
 
         def surrogate(x: Tree) -> Any:
             args_at = staging.place(args, argnums, x)
-            y, y_reference = evaluate(f, table, reference, args_at, argnums)
+            y, y_reference = surrogate_values(f, table, reference, args_at, argnums)
             staging.check_scalar(y)
             return y, y_reference
 
@@ -117,7 +117,7 @@ def _inside(
 
     def received(multiply: bool) -> tuple[Any, Any]:
         def surrogate(x: Tree, probes: Any) -> Any:
-            return evaluate(
+            return surrogate_values(
                 lambda x, probes: probed.function(x, probes)[0],
                 with_taps(table, multiply=multiply),
                 (reference, probed.probes),

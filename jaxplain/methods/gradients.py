@@ -11,7 +11,7 @@ from jaxplain import rules
 from jaxplain._keys import nothing_drawn
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.named import probes
-from jaxplain.surrogate import RuleTable, evaluate, staging
+from jaxplain.surrogate import RuleTable, staging, surrogate_values
 
 
 def gradient(
@@ -190,13 +190,14 @@ def _by_table(
             probed = probes.probe(f, at, args, argnums)
 
             def inner(*inputs: Any) -> Any:
-                return evaluate(lambda *a: probed.function(*a)[0], table, None, inputs, (0, 1))[0]
+                value = lambda *inputs: probed.function(*inputs)[0]
+                return surrogate_values(value, table, None, inputs, (0, 1))[0]
 
             return probed.result(jax.grad(inner, (0, 1))(probed.x, probed.probes)[1])
         x = staging.attributed(f, args, argnums)
 
         def surrogate(x: Tree) -> Any:
-            y, _ = evaluate(f, table, None, staging.place(args, argnums, x), argnums)
+            y, _ = surrogate_values(f, table, None, staging.place(args, argnums, x), argnums)
             staging.check_scalar(y)
             return y
 

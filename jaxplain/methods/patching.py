@@ -14,7 +14,7 @@ from jaxplain._numerics.trees import between, minus, times
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.deeplift import deeplift
 from jaxplain.named import probes
-from jaxplain.surrogate import RuleTable, evaluate
+from jaxplain.surrogate import RuleTable, surrogate_values
 from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.walk import reaches
 
@@ -186,7 +186,7 @@ def _secants(
     values, others = probed.values(x), probed.values(other)
 
     def surrogate(x: Tree, h: Any) -> Any:
-        return evaluate(probed.replaced, table, (other, others), (x, h), (0, 1))[0]
+        return surrogate_values(probed.replaced, table, (other, others), (x, h), (0, 1))[0]
 
     outputs, pull = jax.vjp(surrogate, x, values)
     return _by_end(edges, (outputs, lambda cotangents: pull(cotangents)[1:]), multipliers)

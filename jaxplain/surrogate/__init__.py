@@ -20,7 +20,7 @@ from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.table import RuleTable
 from jaxplain.surrogate.values.lifted import Lifted, settled
 
-__all__ = ["RuleTable", "UnsupportedPrimitive", "evaluate", "override"]
+__all__ = ["RuleTable", "UnsupportedPrimitive", "override", "surrogate_values"]
 
 
 def override(
@@ -55,12 +55,12 @@ def override(
     rules = by_name(table, any_kind=True)
 
     def surrogate(*args: Any) -> Any:
-        return evaluate(f, rules, ref, args, argnums)[0]
+        return surrogate_values(f, rules, ref, args, argnums)[0]
 
     return surrogate
 
 
-def evaluate(
+def surrogate_values(
     f: Function, table: RuleTable, ref: Tree, args: tuple[Any, ...], argnums: Argnums = 0
 ) -> tuple[Any, Any]:
     """The surrogate's output, and the output at the reference (None for tables without one)."""

@@ -200,7 +200,7 @@ class _Flat:
         return outputs
 
 
-_MOST_EQUATIONS = 200  # of a loop that is written out
+_MOST_EQUATIONS = 200  # of a loop that is written out: more are felt in tracing and compiling
 
 
 def is_short(eqn: JaxprEqn) -> bool:
