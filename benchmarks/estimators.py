@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxplain.methods.shapley import coalitions
+from jaxplain.methods.shapley import designs
 
 Game = Callable[[np.ndarray], np.ndarray]
 Estimate = Callable[[Game, int, int, int], np.ndarray]
@@ -118,7 +118,7 @@ def leverage_shap(game: Game, n: int, budget: int, seed: int) -> np.ndarray:
     kept = np.minimum(1, 2 * c * leverage)
     counts = rng.binomial(pairs.astype(int), kept)
     half = np.concatenate(
-        [coalitions.distinct(n, int(s), int(k), rng) for s, k in zip(sizes, counts, strict=True)]
+        [designs.distinct(n, int(s), int(k), rng) for s, k in zip(sizes, counts, strict=True)]
     )
     size = np.minimum(half.sum(1), n - half.sum(1))
     masks = np.concatenate([half, ~half]).astype(float)

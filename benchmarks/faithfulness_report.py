@@ -64,16 +64,12 @@ def page(results: Json, figure: str) -> str:
 
 def draw(results: Json, path: Path) -> None:
     """Two panels: the distances by family, and over all networks beside the cost."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     methods = by_method(results)
     families = list(next(iter(methods.values())))
-    fig, (left, right) = plt.subplots(
-        1, 2, figsize=(11, 5), sharey=True, width_ratios=(3, 2), layout="constrained"
-    )
+    fig = Figure(figsize=(11, 5), layout="constrained")
+    left, right = fig.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for index, (method, cells) in enumerate(methods.items()):
         shift = 0.09 * (index - (len(methods) - 1) / 2)
         color, marker = f"C{index}", "osD^vPX*"[index % 8]
@@ -98,7 +94,6 @@ def draw(results: Json, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     fig.savefig(path, dpi=150)
-    plt.close(fig)
 
 
 write = pages.writer(page, draw)

@@ -15,7 +15,8 @@ import optax
 
 from benchmarks.models import MLP, Transformer
 from benchmarks.neurons import Digits, fit
-from jaxplain import demo
+from jaxplain import datasets
+from jaxplain.datasets._split import split
 
 Array = jax.Array
 _TOKENS = 24  # of the text's vocabulary; 0 negates the next word, 1 doubles it
@@ -105,9 +106,8 @@ def text(length: int, steps: int) -> Network:
 
 def image(rows: int, columns: int, steps: int) -> Network:
     """A CNN on handwritten digits, in superpixels: a grid; absent ones are blank."""
-    held_in, held_out = demo.load_digits(0)
-    images = np.concatenate([held_out.images, held_in.images])
-    labels = np.concatenate([held_out.labels, held_in.labels])
+    training, held_out = split(*datasets.digits(), seed=0)
+    images, labels = map(np.concatenate, zip(held_out, training, strict=True))
     size = images.shape[1]
     row, column = (np.arange(size) * cells // size for cells in (rows, columns))
     groups = (row[:, None] * columns + column)[..., None]

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 import jaxplain as jxp
 from benchmarks import measure, options, pages
-from jaxplain import demo
+from jaxplain import datasets
+from jaxplain.datasets._split import split
 
 Array = jax.Array
 Json = dict[str, Any]
@@ -106,15 +107,17 @@ def fit(model: nn.Module, xs: Array, loss: Any, labels: Array, steps: int, key: 
 
 def digits(key: Array, examples: int, steps: int = 500) -> Subject:
     """scikit-learn's digits; the predicted class's logit against a blank image."""
-    training, held_out = demo.load_digits(0)
+    (images, labels), (held_out, classes) = jax.tree.map(
+        jnp.asarray, split(*datasets.digits(), seed=0)
+    )
     loss = optax.softmax_cross_entropy_with_integer_labels
-    variables = fit(Digits(), training.images, loss, training.labels, steps, key)
+    variables = fit(Digits(), images, loss, labels, steps, key)
     apply = partial(Digits().apply, variables)
-    predicted = jax.jit(jax.vmap(apply))(held_out.images).argmax(-1)
-    accuracy = float((predicted == held_out.labels).mean())
+    predicted = jax.jit(jax.vmap(apply))(held_out).argmax(-1)
+    accuracy = float((predicted == classes).mean())
     chosen = slice(examples)
-    ref = jnp.zeros_like(held_out.images[0])
-    return Subject(apply, held_out.images[chosen], predicted[chosen], ref, accuracy)
+    ref = jnp.zeros_like(held_out[0])
+    return Subject(apply, held_out[chosen], predicted[chosen], ref, accuracy)
 
 
 MOTIFS = ("CAGATG", "TGATAA")  # the cores of TAL1's and GATA1's

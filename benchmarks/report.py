@@ -316,16 +316,13 @@ def page(results: Json) -> str:
 def figure(results: Json, path: Path) -> None:
     """DeepLIFT's four costs in gradients, by model; every method's time in gradients."""
     import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     models = by_model(results)
     methods = [m for m in dict.fromkeys(c["method"] for c in results["cells"]) if m != BASELINE]
     heights = [0.4 * len(models) + 0.5, 0.23 * len(methods) + 0.5]
-    fig, (top, bottom) = plt.subplots(
-        2, 1, figsize=(9, sum(heights) + 1.6), height_ratios=heights, layout="constrained"
-    )
+    fig = Figure(figsize=(9, sum(heights) + 1.6), layout="constrained")
+    top, bottom = fig.subplots(2, 1, height_ratios=heights)
     for index, (key, marker) in enumerate(zip(COSTS, "osD^", strict=True)):
         values = [
             ratios(cells[SUBJECT], cells[BASELINE])[key] if SUBJECT in cells else None
@@ -336,7 +333,7 @@ def figure(results: Json, path: Path) -> None:
     top.set_ylim(-0.5, len(models) - 0.5)
     top.set_xlim(left=0)
     top.set_yticks(range(len(models)), [title(name) for name in models])
-    colours = plt.get_cmap("tab10" if len(models) <= 10 else "tab20").colors
+    colours = matplotlib.colormaps["tab10" if len(models) <= 10 else "tab20"].colors
     for index, (name, cells) in enumerate(models.items()):
         found = [
             time_ratio(cells[method], cells[BASELINE]) if method in cells else None
@@ -361,7 +358,6 @@ def figure(results: Json, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     fig.suptitle(environment_line(results["environment"]), fontsize=8)
     fig.savefig(path, dpi=150)
-    plt.close(fig)
 
 
 def _dodge(places: int, index: int) -> list[float]:

@@ -125,17 +125,13 @@ def page(results: Json, image: str) -> str:
 
 def figure(results: Json, path: Path) -> None:
     """A panel per sweep: time against size, dashed what the roofline allows."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     sweeps = curves(results)
     columns = min(3, len(sweeps))
     rows = -(-len(sweeps) // columns)
-    fig, axes = plt.subplots(
-        rows, columns, figsize=(4 * columns, 3 * rows + 0.5), squeeze=False, layout="constrained"
-    )
+    fig = Figure(figsize=(4 * columns, 3 * rows + 0.5), layout="constrained")
+    axes = fig.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(sweeps) :]:
         axis.remove()
     for axis, (name, methods) in zip(axes.flat, sweeps.items(), strict=False):
@@ -154,7 +150,6 @@ def figure(results: Json, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     fig.suptitle(f"{environment_line(results['environment'])} Dashed: the roofline.", fontsize=8)
     fig.savefig(path, dpi=150)
-    plt.close(fig)
 
 
 write = pages.writer(page, figure)

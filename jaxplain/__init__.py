@@ -6,7 +6,7 @@ from jaxplain import datasets as datasets
 from jaxplain import genomics as genomics
 from jaxplain import references as references
 from jaxplain import rules as rules
-from jaxplain.batches import batched as batched
+from jaxplain.combinators import batched as batched
 from jaxplain.combinators import expected as expected
 from jaxplain.combinators import smooth as smooth
 from jaxplain.methods import cam as cam

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-Explain = Callable[..., Any]
+from jaxplain._types import Explain, Function, Key
 
 _CALL = "call explain(x, ..., key=jax.random.key(0))"
 _BATCH = (
@@ -22,12 +22,12 @@ _BATCH = (
 )
 
 
-def drawn(what: str) -> Callable[[Explain], Explain]:
+def drawn(what: str) -> Callable[[Function], Explain]:
     """Marks an explain that always draws `what`: its key is one, or the error says what to do."""
 
-    def mark(explain: Explain) -> Explain:
+    def mark(explain: Function) -> Explain:
         @functools.wraps(explain)
-        def called(*args: Any, key: Any = None) -> Any:
+        def called(*args: Any, key: Key | None = None) -> Any:
             return explain(*args, key=checked(key, what))
 
         return called
@@ -35,7 +35,7 @@ def drawn(what: str) -> Callable[[Explain], Explain]:
     return mark
 
 
-def nothing_drawn(explain: Explain, because: str = "this method draws nothing") -> Explain:
+def nothing_drawn(explain: Function, because: str = "this method draws nothing") -> Explain:
     """Marks an explain that takes arguments of f alone."""
 
     @functools.wraps(explain)

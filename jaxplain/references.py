@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain._numerics.blur import blur, radius
-from jaxplain._numerics.chunking import leading_size
+from jaxplain._numerics.chunking import check_samples, leading_size
+from jaxplain._types import Key, Tree
 from jaxplain.surrogate import staging
 
 _BASES = 4
@@ -25,7 +26,7 @@ _UNKNOWN = _BASES  # an all-zero column is a fifth letter
 _LETTERS = _BASES + 1
 
 
-def zeros(x: Any) -> Any:
+def zeros(x: Tree) -> Any:
     """Zeros: a black image, no token, nothing there.
 
     Args:
@@ -44,7 +45,7 @@ def zeros(x: Any) -> Any:
     return jax.tree.map(jnp.zeros_like, x)
 
 
-def constant(x: Any, value: Any) -> Any:
+def constant(x: Tree, value: Any) -> Any:
     """One value everywhere: a grey image, background frequencies at every base.
 
     Args:
@@ -147,7 +148,7 @@ def training_sample(data: Any, key: jax.Array, samples: int) -> Any:
 
 
 def gaussian_blur(
-    x: Any, *, stdev: float | Sequence[float], axes: int | Sequence[int]
+    x: Tree, *, stdev: float | Sequence[float], axes: int | Sequence[int]
 ) -> jax.Array:
     r"""x without its detail: Gaussian blur along some axes, one after another.
 
@@ -186,7 +187,7 @@ def gaussian_blur(
     return x
 
 
-def uniform_noise(x: Any, key: jax.Array, *, low: Any = 0.0, high: Any = 1.0, samples: int) -> Any:
+def uniform_noise(x: Tree, key: jax.Array, *, low: Any = 0.0, high: Any = 1.0, samples: int) -> Any:
     """Independent uniform noise in [low, high) at every feature.
 
     Args:
@@ -210,11 +211,11 @@ def uniform_noise(x: Any, key: jax.Array, *, low: Any = 0.0, high: Any = 1.0, sa
     Source: Sturmfels, Lundberg & Lee, "Visualizing the impact of feature attribution baselines",
     Distill 2020 (the uniform baseline).
     """
-    _check_samples(samples)
+    check_samples(samples)
     leaves, tree = jax.tree.flatten(staging.as_input(x))
     keys = jax.tree.unflatten(tree, list(jax.random.split(key, len(leaves))))
 
-    def noise(leaf: Any, key: Any, low: Any, high: Any) -> jax.Array:
+    def noise(leaf: Any, key: Key, low: Any, high: Any) -> jax.Array:
         shape = (samples, *leaf.shape)
         return jax.random.uniform(key, shape, leaf.dtype, minval=low, maxval=high)
 
@@ -223,7 +224,7 @@ def uniform_noise(x: Any, key: jax.Array, *, low: Any = 0.0, high: Any = 1.0, sa
     return jax.tree.map(noise, x, keys, *bounds)
 
 
-def dinucleotide_shuffle(x: Any, key: jax.Array, *, samples: int) -> jax.Array:
+def dinucleotide_shuffle(x: Tree, key: jax.Array, *, samples: int) -> jax.Array:
     """Shuffled sequences with x's exact dinucleotide counts and its first and last base.
 
     A sequence is a walk along its dinucleotides, the edges of a multigraph on the letters. Every
@@ -265,7 +266,7 @@ def dinucleotide_shuffle(x: Any, key: jax.Array, *, samples: int) -> jax.Array:
             f"a one-hot sequence has shape (length, {_BASES}), and this one {x.shape}; "
             "a batch is `jax.vmap`"
         )
-    _check_samples(samples)
+    check_samples(samples)
     if len(x) < 3:  # both ends are fixed
         return jnp.broadcast_to(x, (samples, *x.shape))
     letters = jnp.where(x.any(1), x.argmax(1), _UNKNOWN)
@@ -321,8 +322,3 @@ def _trees() -> np.ndarray:
     for _ in range(_LETTERS):
         reached = np.take_along_axis(parents, reached, axis=1)
     return np.stack([parents[(reached == root).all(axis=1)] for root in range(_LETTERS)])
-
-
-def _check_samples(samples: int) -> None:
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1, and is {samples}")

@@ -12,17 +12,16 @@ log-likelihood); arXiv 1704.02685, section 3.6 (contributions to logits, normali
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Index = Any  # an int, a tuple of ints, or a traced integer
+from jaxplain._types import Array, Function, Index
 
 
-def logit(f: Callable[..., Any], index: Index) -> Callable[..., Any]:
+def logit(f: Function, index: Index) -> Function:
     r"""The output z_k of a model: `f(x, *args)[index]`.
 
     Args:
@@ -47,8 +46,8 @@ def logit(f: Callable[..., Any], index: Index) -> Callable[..., Any]:
 
 
 def probability(
-    f: Callable[..., Any], index: Index, temperature: float = 1.0
-) -> Callable[..., Any]:
+    f: Function, index: Index, temperature: float = 1.0
+) -> Function:
     r"""The softmax probability softmax(z/T)_k over the last axis of f's output.
 
     Args:
@@ -72,8 +71,8 @@ def probability(
 
 
 def log_likelihood(
-    f: Callable[..., Any], index: Index, temperature: float = 1.0
-) -> Callable[..., Any]:
+    f: Function, index: Index, temperature: float = 1.0
+) -> Function:
     r"""log softmax(z/T)_k, the negative of the cost C = -ln a_y.
 
     Args:
@@ -96,7 +95,7 @@ def log_likelihood(
     return lambda *args: _at(jax.nn.log_softmax(_tempered(f(*args), temperature), axis=-1), index)
 
 
-def log_odds(f: Callable[..., Any], a: Index, b: Index) -> Callable[..., Any]:
+def log_odds(f: Function, a: Index, b: Index) -> Function:
     r"""The log-odds z_a - z_b of two classes.
 
     Args:
@@ -130,7 +129,7 @@ def log_odds(f: Callable[..., Any], a: Index, b: Index) -> Callable[..., Any]:
     return odds
 
 
-def contrast(f: Callable[..., Any], index: Index) -> Callable[..., Any]:
+def contrast(f: Function, index: Index) -> Function:
     r"""z_k - mean_j z_j: what speaks for class k more than for the others.
 
     Args:
@@ -158,7 +157,7 @@ def contrast(f: Callable[..., Any], index: Index) -> Callable[..., Any]:
     return contrasted
 
 
-def _at(output: Any, index: Index) -> Any:
+def _at(output: Any, index: Any) -> Array:
     """The output's entry at an index; NaN, its derivative too, where a traced index is no class."""
     output = jnp.asarray(output)
     entries = index if isinstance(index, tuple) else (index,)

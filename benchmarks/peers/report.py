@@ -193,14 +193,13 @@ def page(results: Json, image: str) -> str:
 def figure(results: Json, path: Path) -> None:
     """Every method's CPU time in gradients of its framework; crosses are incomplete."""
     import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     rows = {name: cells for name, cells in by_row(results).items() if name[0] != "gradient"}
     models = models_of(results)
-    fig, axis = plt.subplots(figsize=(9, 0.27 * len(rows) + 1.5), layout="constrained")
-    colours = plt.get_cmap("tab10").colors
+    fig = Figure(figsize=(9, 0.27 * len(rows) + 1.5), layout="constrained")
+    axis = fig.subplots()
+    colours = matplotlib.colormaps["tab10"].colors
     for index, model in enumerate(models):
         xs, ys, cross = [], [], []
         for place, cells in enumerate(rows.values()):
@@ -235,7 +234,6 @@ def figure(results: Json, path: Path) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     fig.suptitle(environment_line(results["environment"]), fontsize=8)
     fig.savefig(path, dpi=150)
-    plt.close(fig)
 
 
 write = pages.writer(page, figure)

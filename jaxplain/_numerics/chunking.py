@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxplain._numerics.cpu_layout import channels_last
 from jaxplain._numerics.loops import compiled
-from jaxplain._numerics.trees import wide
+from jaxplain._numerics.trees import root, wide
 from jaxplain.surrogate import compat
 
 
@@ -23,6 +23,13 @@ def check_chunk(chunk: int | None, name: str = "chunk") -> None:
     """An error where a method is built with a chunk that holds nothing."""
     if chunk is not None and (not isinstance(chunk, int | np.integer) or chunk < 1):  # type: ignore[redundant-expr]
         raise ValueError(f"{name} must be at least 1, and is {chunk!r}")
+
+
+def check_samples(samples: int, *, standard_error: bool = False) -> None:
+    """An error where a mean, or its standard error too, takes more samples."""
+    least = 2 if standard_error else 1
+    if samples < least:
+        raise ValueError(f"samples must be at least {least}, and is {samples}")
 
 
 def weighted_sum(
@@ -73,6 +80,21 @@ def moments(function: Callable[[Any], Any], items: Any, chunk: int | None = None
     ones = jnp.ones(leading_size(items))
     (count, means, squares), one = _fold(function, summarise, merge, items, ones, chunk)
     return _like(one, means), jax.tree.map(lambda s: s / count.astype(s.dtype), squares)
+
+
+def average(
+    function: Callable[[Any], Any],
+    items: Any,
+    chunk: int | None = None,
+    *,
+    standard_error: bool = False,
+) -> Any:
+    """The mean of function(items_i), or the mean and its standard error: σ/√n, σ² unbiased."""
+    mean, variance = moments(function, items, chunk)
+    if not standard_error:
+        return mean
+    error = lambda m, v: root(v / (leading_size(items) - 1)).astype(m.dtype)
+    return mean, jax.tree.map(error, mean, variance)
 
 
 def chunked_map(function: Callable[[Any], Any], items: Any, chunk: int | None = None) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from jaxplain.surrogate import compat, walk
 
@@ -29,7 +30,7 @@ def channels_last(function: Callable[..., Any]) -> Callable[..., Any]:
     return transposed
 
 
-def _visit(_: int, equation: Any, values: list[Any]) -> Sequence[Any]:
+def _visit(_: int, equation: JaxprEqn, values: list[Any]) -> Sequence[Any]:
     if equation.primitive is jax.lax.conv_general_dilated_p:
         with compat.source_of(equation):
             return [_convolve(*values, **equation.params)]
@@ -39,12 +40,12 @@ def _visit(_: int, equation: Any, values: list[Any]) -> Sequence[Any]:
     return compat.bind(equation, values)
 
 
-def _convolves(body: Any) -> bool:
+def _convolves(body: ClosedJaxpr) -> bool:
     primitives = (equation.primitive for _, equation in walk.equations(body))
     return jax.lax.conv_general_dilated_p in primitives
 
 
-def _again(body: Any) -> walk.Body:
+def _again(body: ClosedJaxpr) -> walk.Body:
     return lambda operands, extra: (walk.walk(body, operands, _visit), extra)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from jaxplain._types import Tree
 
 _QUANTILES = np.arange(1, 19) / 20  # at which the null distribution is fitted
 
@@ -18,7 +20,9 @@ class Seqlets(NamedTuple):
     score: np.ndarray
 
 
-def seqlets(contributions: Any, *, window: int = 10, flank: int = 0, rate: float = 0.05) -> Seqlets:
+def seqlets(
+    contributions: Tree, *, window: int = 10, flank: int = 0, rate: float = 0.05
+) -> Seqlets:
     r"""Windows whose contributions sum to more than those of the crowd would.
 
     S_l = Σ_{i<window} c_{l+i}. The null distribution is a Laplace distribution about the median μ,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 
 from jaxplain._keys import checked, surplus
 from jaxplain._numerics.chunking import leading_size
+from jaxplain._types import Explain, Function, Key, Tree
 from jaxplain.combinators import expected
 from jaxplain.genomics.onehot import check_shape, of_floats
 from jaxplain.methods.deeplift import deeplift
@@ -21,14 +21,14 @@ from jaxplain.surrogate import RuleTable, staging
 
 
 def hypothetical_contributions(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
     chunk: int | None = 10,
     standard_error: bool = False,
     rules: str | RuleTable = "rescale",
     argnums: int = 0,
-) -> Callable[..., Any]:
+) -> Explain:
     r"""What each base would contribute if it were there, with the multipliers that x has.
 
     H_la = E_r[Σ_b m_lb (1{a=b} - r_lb)], over references r with their DeepLIFT multipliers m.
@@ -61,7 +61,7 @@ def hypothetical_contributions(
     contributions).
     """
 
-    def method(f: Callable[..., Any], ref: Any, **options: Any) -> Callable[..., Any]:
+    def method(f: Function, ref: Tree, **options: Any) -> Function:
         multipliers = deeplift(f, ref, multiply=False, **options)
 
         def explain(*args: Any) -> Any:
@@ -77,14 +77,14 @@ def hypothetical_contributions(
 
 
 def deeplift_shap(
-    f: Callable[..., Any],
-    refs: Any = None,
+    f: Function,
+    refs: Tree = None,
     *,
     samples: int = 20,
     hypothetical: bool = False,
     batch: int = 4,
     **options: Any,
-) -> Callable[..., Any]:
+) -> Function:
     r"""DeepLIFT-SHAP of many sequences in one call, each against its own shuffles.
 
     A program is compiled once, for `batch` sequences, and run for one batch after another: memory
@@ -141,17 +141,18 @@ def deeplift_shap(
 
     given = refs
 
-    def explain(xs: Any, *args: Any, key: Any = None, refs: Any = None) -> Any:
+    def explain(xs: Tree, *args: Any, key: Key | None = None, refs: Tree = None) -> Any:
         # An array of NumPy's stays where it is, but for the batch at hand.
         xs = xs if isinstance(xs, np.ndarray) else staging.as_numbers(xs)
         check_shape(xs, (3,))
         is_drawn = refs is None and callable(given)
+        count = leading_size((xs, args))
         if is_drawn:
-            key = checked(key, "the references of each sequence")
+            own = jax.random.split(checked(key, "the references of each sequence"), count)
         elif key is not None:
             raise surplus(["key"], "refs are given")
-        count = leading_size((xs, args))
-        own = jax.random.split(key, count) if is_drawn else _checked(given, refs, xs.shape)
+        else:
+            own = _checked(given, refs, xs.shape)
         is_shared = not is_drawn and refs is None
         if count <= batch:
             return explain_batch((xs, args), own, is_drawn, is_shared)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import chunked_map
+from jaxplain._types import Explain, Function, Tree
 from jaxplain.genomics.onehot import BASES, as_one_hot
-from jaxplain.methods.shapley.game import as_value
 from jaxplain.surrogate import staging
 
 
 def variant_effects(
-    f: Callable[..., Any],
+    f: Function,
     positions: Any,
     alternatives: Any,
     *,
     chunk: int | None = None,
     argnums: int = 0,
-) -> Callable[..., Any]:
+) -> Explain:
     r"""What f gains by each of some variants, one at a time: f(x with the variant) - f(x).
 
     Args:
@@ -63,14 +63,16 @@ def variant_effects(
         )
     pieces = pieces if pieces.ndim == 3 else pieces[:, None]
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         x = as_one_hot(staging.pick(args, argnums), (2,))
         _check_inside(positions, pieces.shape[1], len(x))
-        whole = as_value(staging.call(f, *staging.place(args, argnums, x)))
+        value = staging.array(f, args, argnums)
+        whole = value(x)
 
         def gain(variant: Any) -> Any:
             changed = _substitute(x, *variant)
-            return as_value(staging.call(f, *staging.place(args, argnums, changed))) - whole
+            return value(changed) - whole
 
         return chunked_map(gain, (places, pieces), chunk)
 
@@ -78,13 +80,13 @@ def variant_effects(
 
 
 def marginalize(
-    f: Callable[..., Any],
+    f: Function,
     motif: Any,
     *,
     position: int | None = None,
     chunk: int | None = None,
     argnums: int = 0,
-) -> Callable[..., Any]:
+) -> Explain:
     r"""What f gains in each of some backgrounds by a motif: f(b with the motif) - f(b).
 
     Args:
@@ -116,6 +118,7 @@ def marginalize(
     """
     motif = as_one_hot(motif, (2,))
 
+    @nothing_drawn
     def explain(*args: Any) -> Any:
         backgrounds = as_one_hot(staging.pick(args, argnums), (3,))
         length = backgrounds.shape[1]
@@ -123,7 +126,7 @@ def marginalize(
         _check_inside(start, len(motif), length)
 
         def gain(background: Any) -> Any:
-            value = lambda x: as_value(staging.call(f, *staging.place(args, argnums, x)))
+            value = staging.array(f, args, argnums)
             return value(_substitute(background, start, motif)) - value(background)
 
         return chunked_map(gain, backgrounds, chunk)
@@ -147,7 +150,7 @@ def _alternatives(given: Any) -> Any:
         ) from None
 
 
-def _substitute(x: Any, start: Any, piece: Any) -> Any:
+def _substitute(x: Tree, start: Any, piece: Any) -> Any:
     """X with a piece of it replaced."""
     return jax.lax.dynamic_update_slice_in_dim(x, piece.astype(x.dtype), start, axis=0)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxplain._types import Function
 from jaxplain.surrogate import staging
 
 
-def count(f: Callable[..., Any], index: int | None = None) -> Callable[..., Any]:
+def count(f: Function, index: int | None = None) -> Function:
     r"""A count head's target: its output itself, the log count.
 
     Args:
@@ -45,7 +45,7 @@ def count(f: Callable[..., Any], index: int | None = None) -> Callable[..., Any]
     return target
 
 
-def profile(f: Callable[..., Any], axis: int | tuple[int, ...] | None = None) -> Callable[..., Any]:
+def profile(f: Function, axis: int | tuple[int, ...] | None = None) -> Function:
     r"""A profile head's target: Σ_i p_i z̄_i, z̄ = z - mean z, p = softmax(z̄) held fixed.
 
     The logits of a profile mean something up to a constant only, so they are centred; each counts

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxplain._types import Tree
 from jaxplain.genomics.onehot import check_one_hot, check_shape
 
 
-def to_modisco(xs: Any, hypothetical: Any, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+def to_modisco(xs: Tree, hypothetical: Any, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
     """Writes what `modisco motifs -s ohe.npz -a attr.npz -n 2000 -w 200` reads.
 
     Both files hold one array, (n, 4, length), under arr_0. modisco looks at the `-w` positions in

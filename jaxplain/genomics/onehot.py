@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._types import Explain, Function, Tree
 from jaxplain.surrogate import staging
 
 BASES = "ACGT"
@@ -65,7 +66,7 @@ def one_hot(sequences: str | Sequence[str]) -> np.ndarray:
     return np.eye(_UNKNOWN + 1, _UNKNOWN, dtype=np.float32)[codes]
 
 
-def decode(x: Any) -> Any:
+def decode(x: Tree) -> Any:
     """One-hot arrays as text, the inverse of `one_hot`; a row of zeros is N.
 
     Args:
@@ -89,7 +90,7 @@ def decode(x: Any) -> Any:
     return "".join(np.array([*BASES, "N"])[codes])
 
 
-def check_one_hot(x: Any) -> np.ndarray:
+def check_one_hot(x: Tree) -> np.ndarray:
     """X as a NumPy array, of one-hot or zero rows, or an error that says what it is instead."""
     x = np.asarray(x)
     check_shape(x)
@@ -100,7 +101,7 @@ def check_one_hot(x: Any) -> np.ndarray:
     return x
 
 
-def of_floats(explain: Callable[..., Any], argnums: int) -> Callable[..., Any]:
+def of_floats(explain: Function, argnums: int) -> Explain:
     """The explanation of sequences that may be stored as integers or booleans."""
 
     def explain_any(*args: Any, **options: Any) -> Any:
@@ -110,7 +111,7 @@ def of_floats(explain: Callable[..., Any], argnums: int) -> Callable[..., Any]:
     return explain_any
 
 
-def as_one_hot(x: Any, ndims: tuple[int, ...]) -> Any:
+def as_one_hot(x: Tree, ndims: tuple[int, ...]) -> Any:
     """A one-hot array, or letters, as floats."""
     letters = [x] if isinstance(x, str) else x
     if isinstance(letters, list | tuple) and all(isinstance(part, str) for part in letters):
@@ -120,7 +121,7 @@ def as_one_hot(x: Any, ndims: tuple[int, ...]) -> Any:
     return x
 
 
-def check_shape(x: Any, ndims: tuple[int, ...] = (2, 3)) -> None:
+def check_shape(x: Tree, ndims: tuple[int, ...] = (2, 3)) -> None:
     """An error unless x is (length, 4) or a batch (n, length, 4)."""
     if x.ndim not in ndims or x.shape[-1] != len(BASES):
         shapes = {2: "(length, 4)", 3: "(n, length, 4)"}

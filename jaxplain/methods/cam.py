@@ -9,16 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
+from jaxplain._types import Argnums, Explain, Function
 from jaxplain.methods.gradients import guided_backprop
-from jaxplain.named import taps
-from jaxplain.surrogate import staging
-
-Map = Callable[..., Any]
+from jaxplain.named import probes
 
 
 def grad_cam(
-    f: Callable[..., Any], *, at: str, channel_axis: int = -1, argnums: staging.Argnums = 0
-) -> Map:
+    f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0
+) -> Explain:
     r"""Grad-CAM: Σ_c A_c · mean_p ∂f/∂A_pc, p over the places of a layer A and c its channels.
 
     Args:
@@ -51,8 +49,8 @@ def grad_cam(
 
 
 def grad_cam_plus_plus(
-    f: Callable[..., Any], *, at: str, channel_axis: int = -1, argnums: staging.Argnums = 0
-) -> Map:
+    f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0
+) -> Explain:
     r"""Grad-CAM++: Σ_c A_c · Σ_p α_pc relu(g_pc), α = g² / (2g² + g³ Σ_p A_pc), g = ∂f/∂A.
 
     The paper's score is exp(f), whose derivatives are powers of g times exp(f): that positive
@@ -88,8 +86,8 @@ def grad_cam_plus_plus(
 
 
 def layer_cam(
-    f: Callable[..., Any], *, at: str, channel_axis: int = -1, argnums: staging.Argnums = 0
-) -> Map:
+    f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0
+) -> Explain:
     r"""LayerCAM: Σ_c relu(∂f/∂A_pc) A_pc at each place p.
 
     Args:
@@ -120,8 +118,8 @@ def layer_cam(
 
 
 def hires_cam(
-    f: Callable[..., Any], *, at: str, channel_axis: int = -1, argnums: staging.Argnums = 0
-) -> Map:
+    f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0
+) -> Explain:
     r"""HiResCAM: Σ_c ∂f/∂A_pc A_pc at each place p.
 
     Args:
@@ -153,14 +151,14 @@ def hires_cam(
 
 
 def guided_grad_cam(
-    f: Callable[..., Any],
+    f: Function,
     *,
     at: str,
     channel_axis: int = -1,
     input_channel_axis: int | None = -1,
     method: str = "nearest",
-    argnums: staging.Argnums = 0,
-) -> Map:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Guided Grad-CAM: guided backprop times the Grad-CAM map, spread over the input's places.
 
     Args:
@@ -230,23 +228,23 @@ def upsample(heat: Any, shape: tuple[int, ...], method: str = "linear") -> Any:
 
 
 def _cam(
-    f: Callable[..., Any],
+    f: Function,
     weigh: Callable[[Any, Any], Any],
     at: str,
     channel_axis: int,
-    argnums: staging.Argnums,
-) -> Map:
+    argnums: Argnums,
+) -> Explain:
     """`weigh(layer, gradient)` → map, on arrays with the channels last."""
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        tapped = taps.tapped(f, at, args, argnums)
-        if not tapped.single:
-            raise ValueError(f"the layer is one name, and at={at!r} asks for {list(tapped.probes)}")
-        ndim = tapped.probes[at].ndim
+        probed = probes.probe(f, at, args, argnums)
+        if not probed.single:
+            raise ValueError(f"the layer is one name, and at={at!r} asks for {list(probed.probes)}")
+        ndim = probed.probes[at].ndim
         if not -ndim <= channel_axis < ndim:
             raise ValueError(f"{at!r} has {ndim} axes, and channel_axis is {channel_axis}")
-        gradients, values = tapped.gradient_and_values(tapped.x)
+        gradients, values = probed.gradient_and_values(probed.x)
         return weigh(*(jnp.moveaxis(v[at], channel_axis, -1) for v in (values, gradients)))
 
     return explain

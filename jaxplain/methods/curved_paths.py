@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,25 +15,27 @@ from jaxplain._numerics import blur as blurring
 from jaxplain._numerics.chunking import check_chunk, chunked_map
 from jaxplain._numerics.cpu_layout import channels_last
 from jaxplain._numerics.loops import compiled
-from jaxplain._numerics.trees import between, minus, total, wide_dtype
+from jaxplain._numerics.trees import total, wide_dtype
+from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.gradients import gradient
-from jaxplain.methods.integrated_gradients import Path, check_path, integrated_gradients
+from jaxplain.methods.integrated_gradients import integrated_gradients
 from jaxplain.methods.neurons import conductance
-from jaxplain.named import taps
+from jaxplain.methods.paths import Path, Way
+from jaxplain.named import turns
 from jaxplain.surrogate import staging
 
 
 def guided_integrated_gradients(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     steps: int = 200,
     fraction: float = 0.25,
     max_distance: float = 0.02,
-    at: taps.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Guided integrated gradients: along a path that moves the least sensitive elements first.
 
     C = Σ_k ∇f(γ_k) ⊙ (γ_{k+1} - γ_k). Each step brings x's L1 distance from γ down by a
@@ -84,7 +86,7 @@ def guided_integrated_gradients(
             max_distance=max_distance,
             return_gap=return_gap,
         )
-        return nothing_drawn(taps.straight(method, f, at, ref, argnums))
+        return nothing_drawn(turns.straight(method, f, at, ref, argnums))
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
@@ -166,7 +168,7 @@ def _advance(ways: Any, slopes: Any, length: Any, high: Any, target: Any, fracti
 
 
 def blur_integrated_gradients(
-    f: Callable[..., Any],
+    f: Function,
     *,
     stdev: float,
     axes: int | Sequence[int],
@@ -174,11 +176,11 @@ def blur_integrated_gradients(
     quadrature: str = "gauss-legendre",
     tolerance: float | None = None,
     chunk: int | None = None,
-    at: taps.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
     max_steps: int = 201,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Blur integrated gradients: from x blurred to x sharp.
 
     C = ∫₀¹ ∇f(γ(α)) ⊙ γ'(α) dα, γ(α) x blurred by a Gaussian of standard deviation (1-α)σ, its
@@ -224,12 +226,12 @@ def blur_integrated_gradients(
         raise ValueError(f"stdev must be positive, and is {stdev}")
     blurred_axes = (axes,) if isinstance(axes, int) else tuple(axes)
 
-    def blur(x: Any, sigma: Any) -> Any:
+    def blur(x: Tree, sigma: Any) -> Any:
         for axis in blurred_axes:
             x = blurring.blur(x, sigma, blurring.radius(stdev), axis)
         return x
 
-    def sharpen(ref: Any, x: Any, alpha: Any) -> Any:
+    def sharpen(ref: Tree, x: Tree, alpha: Any) -> Any:
         return blur(x, (1 - alpha) * stdev)
 
     @nothing_drawn
@@ -255,16 +257,16 @@ def blur_integrated_gradients(
 
 
 def idgi(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     steps: int = 32,
     path: Path | None = None,
     chunk: int | None = None,
-    at: taps.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""IDGI: each step's change of f, shared out by the squared gradient, on any path.
 
     C = Σ_j g_j² / ‖g_j‖² (f(γ_{j+1}) - f(γ_j)), g_j = ∇f(γ_j), γ_j = γ(j / steps).
@@ -303,26 +305,17 @@ def idgi(
         if path is not None:
             raise ValueError("the path to a value inside is straight: give `at` or `path`")
         method = functools.partial(idgi, steps=steps, chunk=chunk, return_gap=return_gap)
-        return nothing_drawn(taps.straight(method, f, at, ref, argnums))
+        return nothing_drawn(turns.straight(method, f, at, ref, argnums))
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
         x = staging.attributed(f, args, argnums)
-        reference = staging.as_reference(ref, x)
-
-        def point_at(alpha: Any) -> Any:
-            if path is not None:
-                return path(reference, x, alpha)
-            return between(reference, minus(x, reference), alpha)
-
-        def value(point: Any) -> Any:
-            y = staging.call(f, *staging.place(args, argnums, point))
-            staging.check_scalar(y)
-            return y
+        way = Way(staging.as_reference(ref, x), x, path)
+        value = staging.scalar(f, args, argnums)
 
         def share(alpha: Any) -> Any:
             """f, and its squared gradient as shares, from the gradient over its largest element."""
-            y, slopes = jax.value_and_grad(value)(point_at(alpha))
+            y, slopes = jax.value_and_grad(value)(way.point(alpha))
             largest = functools.reduce(
                 jnp.maximum,
                 [jnp.abs(s).max(initial=0) for s in jax.tree.leaves(slopes)],
@@ -333,10 +326,8 @@ def idgi(
             norm = jnp.where(largest > 0, total(squares, y), 1)
             return y, jax.tree.map(lambda s: s / norm.astype(s.dtype), squares)
 
-        if path is not None:
-            check_path(path, reference, x)
         values, shares = chunked_map(share, jnp.arange(steps, dtype=float) / steps, chunk)
-        last = value(point_at(jnp.ones(())))
+        last = value(way.point(jnp.ones(())))
         rises = jnp.diff(jnp.append(values, last))
         scores = jax.tree.map(lambda s: jnp.tensordot(rises.astype(s.dtype), s, 1), shares)
         if not return_gap:

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
-from jaxplain.named import taps
-from jaxplain.surrogate import RuleTable, evaluate, staging
+from jaxplain._numerics.trees import minus, times, total
+from jaxplain._types import Argnums, At, Explain, Function, Tree
+from jaxplain.named import probes
+from jaxplain.surrogate import RuleTable, staging, surrogate_values
 from jaxplain.surrogate.rules.by_name import by_name
-from jaxplain.surrogate.rules.taps import tapped as with_taps
+from jaxplain.surrogate.rules.taps import with_taps
 
 
 def deeplift(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     rules: str | RuleTable = "rescale",
     multiply: bool = True,
-    at: taps.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""DeepLIFT contributions C = m ⊙ (x - ref), with multipliers m by the rule table.
 
     Every operation v ↦ y of f gets multipliers with Σ m Δv = Δy, Δ being the difference between
@@ -77,26 +78,25 @@ def deeplift(
     @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
-            tapped = taps.tapped(f, at, args, argnums)
-            return _inside(tapped, table, ref, multiply, return_gap)
+            probed = probes.probe(f, at, args, argnums)
+            return _inside(probed, table, ref, multiply, return_gap)
         x = staging.attributed(f, args, argnums)
         reference = staging.as_reference(ref, x)
 
-        def surrogate(x: Any) -> Any:
+        def surrogate(x: Tree) -> Any:
             args_at = staging.place(args, argnums, x)
-            y, y_reference = evaluate(f, table, reference, args_at, argnums)
+            y, y_reference = surrogate_values(f, table, reference, args_at, argnums)
             staging.check_scalar(y)
             return y, y_reference
 
         y, vjp, y_reference = jax.vjp(surrogate, x, has_aux=True)
         (multipliers,) = vjp(_one(y, y_reference))
-        contributions = jax.tree.map(lambda m, v, v0: m * (v - v0), multipliers, x, reference)
+        contributions = times(multipliers, minus(x, reference))
         result = contributions if multiply else multipliers
         if not return_gap:
             return result
-        total = sum((jnp.sum(c) for c in jax.tree.leaves(contributions)), jnp.zeros_like(y))
         # f itself, for what is frozen is x's in the surrogate's reference pass.
-        return result, y - f(*staging.place(args, argnums, reference)) - total
+        return result, y - f(*staging.place(args, argnums, reference)) - total(contributions, y)
 
     return explain
 
@@ -110,34 +110,33 @@ def _one(y: Any, y_reference: Any) -> Any:
 
 
 def _inside(
-    tapped: taps.Tapped, table: RuleTable, ref: Any, multiply: bool, return_gap: bool
+    probed: probes.Probed, table: RuleTable, ref: Tree, multiply: bool, return_gap: bool
 ) -> Any:
-    """Contributions (or multipliers) of the tapped values, received by probes beside them."""
-    x, reference = tapped.x, tapped.reference(ref)
+    """Contributions (or multipliers) of the probed values, received by probes beside them."""
+    x, reference = probed.x, probed.reference(ref)
 
     def received(multiply: bool) -> tuple[Any, Any]:
-        def surrogate(x: Any, probes: Any) -> Any:
-            return evaluate(
-                lambda x, probes: tapped.function(x, probes)[0],
+        def surrogate(x: Tree, probes: Any) -> Any:
+            return surrogate_values(
+                lambda x, probes: probed.function(x, probes)[0],
                 with_taps(table, multiply=multiply),
-                (reference, tapped.probes),
+                (reference, probed.probes),
                 (x, probes),
                 (0, 1),
             )
 
         # In x too, although nothing asks for it: a rule that this backward pass left unused would
         # stand in for the gradient when scores are differentiated again.
-        y, vjp, y_reference = jax.vjp(surrogate, x, tapped.probes, has_aux=True)
+        y, vjp, y_reference = jax.vjp(surrogate, x, probed.probes, has_aux=True)
         arriving = vjp(_one(y, y_reference))[1]
         if multiply and not table.lifted.needs_reference:  # such a table knows no differences
-            change = jax.tree.map(jnp.subtract, tapped.values(x), tapped.values(reference))
-            arriving = jax.tree.map(jnp.multiply, arriving, change)
+            arriving = times(arriving, minus(probed.values(x), probed.values(reference)))
         return arriving, y
 
     scores, y = received(multiply)
     if not return_gap:
-        return tapped.result(scores)
-    change = y - tapped.value_at(ref)
+        return probed.result(scores)
+    change = y - probed.value_at(ref)
     contributions = scores if multiply else received(True)[0]
     gaps = {name: change - jnp.sum(c) for name, c in contributions.items()}
-    return tapped.result(scores), tapped.result(gaps)
+    return probed.result(scores), probed.result(gaps)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+from jaxplain._types import Explain, Function, Tree
 from jaxplain.combinators import expected
 from jaxplain.methods.deeplift import deeplift
 
 
 def deeplift_shap(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
     chunk: int | None = 10,
     standard_error: bool = False,
     **options: Any,
-) -> Callable[..., Any]:
+) -> Explain:
     r"""DeepLIFT averaged over references: C = 1/n Σ_r m_r ⊙ (x - r), an estimate of SHAP values.
 
     It is `expected(deeplift)`: exact SHAP values where f is a sum of functions of one feature each,

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxplain._keys import drawn
-from jaxplain._numerics.chunking import check_chunk, leading_size, moments
-from jaxplain._numerics.trees import between, minus, root, times
+from jaxplain._numerics.chunking import average, check_chunk, check_samples, leading_size
+from jaxplain._numerics.trees import between, minus, times
+from jaxplain._types import Argnums, At, Explain, Function, Key, Tree
 from jaxplain.methods.gradients import gradient
-from jaxplain.named import taps
+from jaxplain.named import probes
 from jaxplain.surrogate import staging
 
 
 def expected_gradients(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
     samples: int,
     chunk: int | None = None,
     multiply: bool = True,
-    at: taps.At | None = None,
+    at: At | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Expected gradients: C = E_{r, α}[(x - r) ⊙ ∇f(r + α(x - r))], α uniform in [0, 1].
 
     The draws are stratified: references are used equally often, to within one, each at α's spread
@@ -65,44 +65,37 @@ def expected_gradients(
     Source: Erion et al., arXiv 1906.10670, eq. 2; Lundberg's GradientExplainer (GradientSHAP).
     """
     check_chunk(chunk)
-    least = 2 if standard_error else 1
-    if samples < least:
-        raise ValueError(f"samples must be at least {least}, and is {samples}")
+    check_samples(samples, standard_error=standard_error)
 
     @drawn("references and their places on the way to x")
-    def explain(*args: Any, key: Any) -> Any:
+    def explain(*args: Any, key: Key) -> Any:
         inputs = staging.attributed(f, args, argnums, integers=at is not None)
         background = staging.as_references(refs, inputs)
         chosen, alphas = _draws(leading_size(background), samples, key)
-        tapped = None if at is None else taps.tapped(f, at, args, argnums)
-        x = inputs if tapped is None else tapped.x
+        probed = None if at is None else probes.probe(f, at, args, argnums)
+        x = inputs if probed is None else probed.x
 
         def contribution(draw: Any) -> Any:
             number, alpha = draw
             ref = jax.tree.map(lambda r: r[number], background)
-            ref = staging.as_reference(ref, x) if tapped is None else tapped.reference(ref)
+            ref = staging.as_reference(ref, x) if probed is None else probed.reference(ref)
             point = between(ref, minus(x, ref), alpha)
-            if tapped is None:
+            if probed is None:
                 slope = gradient(f, argnums=argnums)(*staging.place(args, argnums, point))
                 ends = x, ref
             else:
-                slope = tapped.result(tapped.gradient(point))
-                ends = tuple(tapped.result(tapped.values(end)) for end in (x, ref))
+                slope = probed.result(probed.gradient(point))
+                ends = tuple(probed.result(probed.values(end)) for end in (x, ref))
             if not multiply:
                 return slope
             return times(slope, minus(*ends))
 
-        mean, variance = moments(contribution, (chosen, alphas), chunk)
-        if not standard_error:
-            return mean
-        return mean, jax.tree.map(
-            lambda m, v: root(v / (samples - 1)).astype(m.dtype), mean, variance
-        )
+        return average(contribution, (chosen, alphas), chunk, standard_error=standard_error)
 
     return explain
 
 
-def _draws(references: int, samples: int, key: Any) -> tuple[Any, Any]:
+def _draws(references: int, samples: int, key: Key) -> tuple[Any, Any]:
     """Which reference, and α, for every sample.
 
     Round k of all references has its α's in the k-th of equally many parts of [0, 1], one in each

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,14 +9,13 @@ import jax.numpy as jnp
 
 from jaxplain import rules
 from jaxplain._keys import nothing_drawn
-from jaxplain.named import taps
-from jaxplain.surrogate import RuleTable, evaluate, staging
-
-Explain = Callable[..., Any]
+from jaxplain._types import Argnums, At, Explain, Function, Tree
+from jaxplain.named import probes
+from jaxplain.surrogate import RuleTable, staging, surrogate_values
 
 
 def gradient(
-    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+    f: Function, *, at: At | None = None, argnums: Argnums = 0
 ) -> Explain:
     r"""The gradient ∂f/∂x.
 
@@ -45,22 +43,16 @@ def gradient(
     @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
-            tapped = taps.tapped(f, at, args, argnums)
-            return tapped.result(tapped.gradient(tapped.x))
+            probed = probes.probe(f, at, args, argnums)
+            return probed.result(probed.gradient(probed.x))
         x = staging.attributed(f, args, argnums)
-
-        def scalar(x: Any) -> Any:
-            y = staging.call(f, *staging.place(args, argnums, x))
-            staging.check_scalar(y)
-            return y
-
-        return jax.grad(scalar)(x)
+        return jax.grad(staging.scalar(f, args, argnums))(x)
 
     return explain
 
 
 def saliency(
-    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+    f: Function, *, at: At | None = None, argnums: Argnums = 0
 ) -> Explain:
     r"""|∂f/∂x|, how strongly each input moves the output locally.
 
@@ -87,11 +79,11 @@ def saliency(
 
 
 def input_x_gradient(
-    f: Callable[..., Any],
-    ref: Any = 0,
+    f: Function,
+    ref: Tree = 0,
     *,
-    at: taps.At | None = None,
-    argnums: staging.Argnums = 0,
+    at: At | None = None,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""(x - ref) ⊙ ∂f/∂x, the first-order estimate of f(x) - f(ref).
 
@@ -121,8 +113,8 @@ def input_x_gradient(
     @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
-            tapped = taps.tapped(f, at, args, argnums)
-            multipliers, values = map(tapped.result, tapped.gradient_and_values(tapped.x))
+            probed = probes.probe(f, at, args, argnums)
+            multipliers, values = map(probed.result, probed.gradient_and_values(probed.x))
             origin = staging.as_reference(ref, values)
             return jax.tree.map(lambda g, v, v0: g * (v - v0), multipliers, values, origin)
         x = staging.attributed(f, args, argnums)
@@ -133,7 +125,7 @@ def input_x_gradient(
 
 
 def guided_backprop(
-    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+    f: Function, *, at: At | None = None, argnums: Argnums = 0
 ) -> Explain:
     r"""The gradient with relus that pass a multiplier only where it and their input are positive.
 
@@ -162,7 +154,7 @@ def guided_backprop(
 
 
 def deconvnet(
-    f: Callable[..., Any], *, at: taps.At | None = None, argnums: staging.Argnums = 0
+    f: Function, *, at: At | None = None, argnums: Argnums = 0
 ) -> Explain:
     r"""The gradient with relus that pass every positive multiplier, whatever their input.
 
@@ -190,21 +182,22 @@ def deconvnet(
 
 
 def _by_table(
-    f: Callable[..., Any], table: RuleTable, at: taps.At | None, argnums: staging.Argnums
+    f: Function, table: RuleTable, at: At | None, argnums: Argnums
 ) -> Explain:
     @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
-            tapped = taps.tapped(f, at, args, argnums)
+            probed = probes.probe(f, at, args, argnums)
 
-            def probed(*inputs: Any) -> Any:
-                return evaluate(lambda *a: tapped.function(*a)[0], table, None, inputs, (0, 1))[0]
+            def inner(*inputs: Any) -> Any:
+                value = lambda *inputs: probed.function(*inputs)[0]
+                return surrogate_values(value, table, None, inputs, (0, 1))[0]
 
-            return tapped.result(jax.grad(probed, (0, 1))(tapped.x, tapped.probes)[1])
+            return probed.result(jax.grad(inner, (0, 1))(probed.x, probed.probes)[1])
         x = staging.attributed(f, args, argnums)
 
-        def surrogate(x: Any) -> Any:
-            y, _ = evaluate(f, table, None, staging.place(args, argnums, x), argnums)
+        def surrogate(x: Tree) -> Any:
+            y, _ = surrogate_values(f, table, None, staging.place(args, argnums, x), argnums)
             staging.check_scalar(y)
             return y
 

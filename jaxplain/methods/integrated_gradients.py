@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import functools
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxplain._keys import nothing_drawn
-from jaxplain._numerics.adaptive import Node, integrate
+from jaxplain._numerics.adaptive import Node
 from jaxplain._numerics.chunking import check_chunk, weighted_sum
-from jaxplain._numerics.quadrature import gauss_legendre
-from jaxplain._numerics.trees import between, minus, times, total
+from jaxplain._numerics.quadrature import nodes_and_weights
+from jaxplain._numerics.trees import times, total
+from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.gradients import gradient
-from jaxplain.named import taps
+from jaxplain.methods.paths import Path, Way, refined
+from jaxplain.named import turns
 from jaxplain.surrogate import staging
-
-Path = Callable[[Any, Any, Any], Any]  # (ref, x, α) → a tree like x
 
 
 def integrated_gradients(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
     tolerance: float | None = None,
     chunk: int | None = None,
     multiply: bool = True,
-    at: taps.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
     path: Path | None = None,
     max_steps: int = 201,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Integrated gradients: C = (x - ref) ⊙ ∫₀¹ ∇f(ref + α(x - ref)) dα.
 
     Along a path of one's own γ from γ(0) = ref to γ(1) = x, C = ∫₀¹ ∇f(γ(α)) ⊙ γ'(α) dα.
@@ -109,45 +106,32 @@ def integrated_gradients(
             return_gap=return_gap,
             max_steps=max_steps,
         )
-        return nothing_drawn(taps.straight(method, f, at, ref, argnums))
+        return nothing_drawn(turns.straight(method, f, at, ref, argnums))
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
         x = staging.attributed(f, args, argnums)
         reference = staging.as_reference(ref, x)
-        delta = minus(x, reference)
+        way = Way(reference, x, path)
+        value_at = staging.scalar(f, args, argnums)
         explain_gradient = gradient(f, argnums=argnums)
 
-        def point_at(alpha: Any) -> tuple[Any, Any]:
-            """The path's point and velocity."""
-            if path is None:
-                return between(reference, delta, alpha), delta
-            return jax.jvp(lambda a: path(reference, x, a), (alpha,), (jnp.ones_like(alpha),))
-
         def gradient_at(alpha: Any) -> Any:
-            point, velocity = point_at(alpha)
+            point, velocity = way.point_and_velocity(alpha)
             slope = explain_gradient(*staging.place(args, argnums, point))
             return slope if path is None else times(slope, velocity)
 
-        def value_at(point: Any) -> Any:
-            y = staging.call(f, *staging.place(args, argnums, point))
-            staging.check_scalar(y)
-            return y
-
         def node_at(alpha: Any) -> Node:
-            point, velocity = point_at(alpha)
-
+            point, velocity = way.point_and_velocity(alpha)
             value, slope = jax.value_and_grad(value_at)(point)
             parts = times(slope, velocity)
             return Node(value, total(parts, value), slope if path is None else parts)
 
         def contributions(average: Any) -> Any:
-            return times(average, delta) if path is None else average
+            return times(average, way.delta) if path is None else average
 
-        if path is not None:
-            check_path(path, reference, x)
         if tolerance is not None:
-            along = lambda alpha: value_at(point_at(alpha)[0])
+            along = lambda alpha: value_at(way.point(alpha))
             average, gap, taken = refined(node_at, along, contributions, tolerance, max_steps)
             result = contributions(average) if multiply else average
             return (result, gap, taken) if return_gap else (result, taken)
@@ -159,72 +143,3 @@ def integrated_gradients(
         return result, rise - total(contributions(average), rise)
 
     return explain
-
-
-def refined(
-    node_at: Callable[[Any], Node],
-    value_at: Callable[[Any], Any],
-    parts: Callable[[Any], Any],
-    tolerance: float,
-    max_steps: int,
-) -> tuple[Any, Any, Any]:
-    """An average gradient within the tolerance, its gap, and how many gradients it took.
-
-    `parts` makes an average gradient the contributions that it stands for.
-    """
-    ends = jax.vmap(value_at)(jnp.array([0.0, 1.0]))
-    found = integrate(node_at, ends, parts, tolerance, max_steps)
-    good = found.good(tolerance)
-    if not isinstance(good, jax.core.Tracer) and not good:
-        warnings.warn(
-            f"{int(found.count)} gradients leave a gap of {float(found.gap):.2g} in f(x) - f(ref) "
-            f"= {float(found.change):.4g}, and contributions in doubt by {float(found.doubt):.2g} "
-            f"of {float(found.scale):.4g} in all, more than the tolerance {tolerance:g}: raise "
-            "max_steps",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    return found.average, found.gap, found.count
-
-
-def check_path(path: Path, reference: Any, x: Any) -> None:
-    """An error where a path's shapes, or known ends, are not those of ref and x."""
-    for alpha, end, name in ((0.0, reference, "ref"), (1.0, x, "x")):
-        point = path(reference, x, jnp.asarray(alpha))
-        if not staging.same_tree(point, x) or jax.tree.map(jnp.shape, point) != jax.tree.map(
-            jnp.shape, x
-        ):
-            raise ValueError(
-                f"path(ref, x, {alpha}) is {jax.tree.map(jnp.shape, point)}, and x "
-                f"{jax.tree.map(jnp.shape, x)}"
-            )
-        leaves = jax.tree.leaves((point, end))
-        near = jax.tree.map(lambda a, b: jnp.allclose(a, b, rtol=1e-3, atol=1e-3), point, end)
-        if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves) and not jax.tree.all(near):
-            raise ValueError(f"path(ref, x, {alpha}) is not {name}")
-
-
-def nodes_and_weights(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1]; the weights sum to 1."""
-    least = 2 if name == "trapezoid" else 1
-    if name not in _NODES:
-        raise ValueError(f"unknown quadrature {name!r}: one of {sorted(_NODES)}")
-    if steps < least:
-        raise ValueError(f"{name} needs at least {least} step(s), and steps is {steps}")
-    nodes, weights = _NODES[name](steps)
-    return nodes, weights / weights.sum()
-
-
-def _trapezoid(n: int) -> tuple[np.ndarray, np.ndarray]:
-    weights = np.ones(n)
-    weights[[0, -1]] = 0.5
-    return np.linspace(0, 1, n), weights
-
-
-_NODES: dict[str, Callable[[int], tuple[np.ndarray, np.ndarray]]] = {
-    "gauss-legendre": gauss_legendre,
-    "midpoint": lambda n: ((np.arange(n) + 0.5) / n, np.ones(n)),
-    "left": lambda n: (np.arange(n) / n, np.ones(n)),
-    "right": lambda n: ((np.arange(n) + 1) / n, np.ones(n)),
-    "trapezoid": _trapezoid,
-}

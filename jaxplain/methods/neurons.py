@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,23 +12,25 @@ import numpy as np
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.adaptive import Node
 from jaxplain._numerics.chunking import check_chunk, chunked_map, weighted_sum
-from jaxplain._numerics.trees import between, minus, times
-from jaxplain.methods.integrated_gradients import Path, check_path, nodes_and_weights, refined
-from jaxplain.named import taps
+from jaxplain._numerics.quadrature import nodes_and_weights
+from jaxplain._numerics.trees import times
+from jaxplain._types import Argnums, At, Explain, Function, Tree
+from jaxplain.methods.paths import Path, Way, refined
+from jaxplain.named import probes
 from jaxplain.surrogate import staging
 
 
 def neuron_integrated_gradients(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
-    at: taps.At,
+    at: At,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
     chunk: int | None = None,
     return_gap: bool = False,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Neuron integrated gradients: C_h = Σ_k ∂f/∂h(α_k) ⊙ [h(c_k) - h(c_{k-1})].
 
     The input moves from ref to x; α_k and w_k are the quadrature's nodes and weights, and
@@ -79,31 +80,31 @@ def neuron_integrated_gradients(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        tapped, at_alpha, _, change = _path(f, ref, at, args, argnums)
+        probed, way = _probed_way(f, ref, at, args, argnums)
 
         def contributions(window: tuple[Any, Any]) -> Any:
             alphas, ends = window
-            both = jax.vmap(lambda alpha: tapped.gradient_and_values(at_alpha(alpha)))
+            both = jax.vmap(lambda alpha: probed.gradient_and_values(way.point(alpha)))
             multipliers, values = both(alphas)
             if ends_are_nodes:
-                start = tapped.values(at_alpha(ends[0]))
+                start = probed.values(way.point(ends[0]))
                 values = jax.tree.map(lambda h0, h: jnp.concatenate([h0[None], h]), start, values)
             else:
-                values = jax.vmap(lambda c: tapped.values(at_alpha(c)))(ends)
+                values = jax.vmap(lambda c: probed.values(way.point(c)))(ends)
             return jax.tree.map(lambda m, h: (m * jnp.diff(h, axis=0)).sum(0), multipliers, values)
 
         items = (jnp.asarray(alphas), jnp.asarray(windows))
         total = weighted_sum(contributions, items, jnp.ones(len(alphas)), 1 if chunk else None)
-        return _with_gap(tapped, total, change, return_gap)
+        return _with_gap(probed, total, ref, return_gap)
 
     return explain
 
 
 def conductance(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
-    at: taps.At,
+    at: At,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
     tolerance: float | None = None,
@@ -111,8 +112,8 @@ def conductance(
     return_gap: bool = False,
     path: Path | None = None,
     max_steps: int = 201,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Conductance of neurons: C_h = ∫₀¹ ∂f/∂h ⊙ dh/dα dα along x(α) = ref + α (x - ref).
 
     dh/dα is one derivative in the direction x - ref (jvp), so that a whole layer, or all of them,
@@ -155,15 +156,13 @@ def conductance(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        tapped, at_alpha, delta, change = _path(f, ref, at, args, argnums, path)
+        probed, way = _probed_way(f, ref, at, args, argnums, path)
 
         def node_at(alpha: Any) -> Node:
             # One forward pass for both: its linear map moves h, and its transpose is the gradient.
-            point, velocity = at_alpha(alpha), delta
-            if path is not None:
-                point, velocity = jax.jvp(at_alpha, (alpha,), (jnp.ones_like(alpha),))
-            probes = tapped.probes
-            (y, values), linear = jax.linearize(tapped.function, point, probes)
+            point, velocity = way.point_and_velocity(alpha)
+            probes = probed.probes
+            (y, values), linear = jax.linearize(probed.function, point, probes)
             slope, moved = linear(velocity, probes)
             transposed = jax.linear_transpose(linear, point, probes)
             nothing = jax.tree.map(jnp.zeros_like, values)
@@ -171,20 +170,20 @@ def conductance(
             return Node(y, slope, times(multipliers, moved))
 
         if tolerance is not None:
-            along = lambda alpha: tapped.function(at_alpha(alpha), tapped.probes)[0]
+            along = lambda alpha: probed.function(way.point(alpha), probed.probes)[0]
             total, _, taken = refined(node_at, along, lambda parts: parts, tolerance, max_steps)
-            result = _with_gap(tapped, total, change, return_gap)
+            result = _with_gap(probed, total, ref, return_gap)
             return (*result, taken) if return_gap else (result, taken)
         flow = lambda alpha: node_at(alpha).average
         total = weighted_sum(flow, jnp.asarray(alphas), jnp.asarray(weights), chunk)
-        return _with_gap(tapped, total, change, return_gap)
+        return _with_gap(probed, total, ref, return_gap)
 
     return explain
 
 
 def neuron_conductance(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     at: str,
     index: Any = None,
@@ -192,8 +191,8 @@ def neuron_conductance(
     quadrature: str = "gauss-legendre",
     chunk: int | None = None,
     neuron_chunk: int | None = None,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Conductance of each input through each neuron: C_ji = Δx_i ∫₀¹ ∂f/∂h_j · ∂h_j/∂x_i dα.
 
     Args:
@@ -232,16 +231,16 @@ def neuron_conductance(
     @nothing_drawn
     def explain(*args: Any) -> Any:
         staging.as_input(staging.pick(args, argnums))  # whose each part has a conductance
-        tapped, at_alpha, delta, _ = _path(f, ref, at, args, argnums)
-        if not tapped.single:
-            raise ValueError(f"the layer is one name, and at={at!r} asks for {list(tapped.probes)}")
-        shape = tapped.probes[at].shape
+        probed, way = _probed_way(f, ref, at, args, argnums)
+        if not probed.single:
+            raise ValueError(f"the layer is one name, and at={at!r} asks for {list(probed.probes)}")
+        shape = probed.probes[at].shape
         count = math.prod(shape)
 
         def through(alpha: Any) -> Any:
-            point = at_alpha(alpha)
-            multiplier = tapped.gradient(point)[at]
-            _, pull = jax.vjp(lambda x: tapped.values(x)[at], point)
+            point = way.point(alpha)
+            multiplier = probed.gradient(point)[at]
+            _, pull = jax.vjp(lambda x: probed.values(x)[at], point)
 
             def neuron(one_hot: Any) -> Any:
                 return pull(one_hot * multiplier)[0]
@@ -256,21 +255,21 @@ def neuron_conductance(
             return jax.tree.map(lambda r: r.reshape(*shape, *r.shape[1:]), rows)
 
         average = weighted_sum(through, jnp.asarray(alphas), jnp.asarray(weights), chunk)
-        return times(average, delta)
+        return times(average, way.delta)
 
     return explain
 
 
 def internal_influence(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
-    at: taps.At,
+    at: At,
     steps: int = 32,
     quadrature: str = "gauss-legendre",
     chunk: int | None = None,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Internal influence: ∫₀¹ ∂f/∂h dα along x(α) = ref + α (x - ref).
 
     Args:
@@ -304,43 +303,31 @@ def internal_influence(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        tapped, at_alpha, _, _ = _path(f, ref, at, args, argnums)
+        probed, way = _probed_way(f, ref, at, args, argnums)
         influence = weighted_sum(
-            lambda alpha: tapped.gradient(at_alpha(alpha)),
+            lambda alpha: probed.gradient(way.point(alpha)),
             jnp.asarray(alphas),
             jnp.asarray(weights),
             chunk,
         )
-        return tapped.result(influence)
+        return probed.result(influence)
 
     return explain
 
 
-def _path(
-    f: Callable[..., Any], ref: Any, at: taps.At, args: Any, argnums: Any, path: Path | None = None
-) -> Any:
-    """f tapped, the point at α, x - ref, and what gives f(x) - f(ref)."""
-    tapped = taps.tapped(f, at, args, argnums)
-    x, reference = tapped.x, tapped.reference(ref)
-    delta = minus(x, reference)
+def _probed_way(
+    f: Function, ref: Tree, at: At, args: Any, argnums: Argnums, path: Path | None = None
+) -> tuple[probes.Probed, Way]:
+    """f probed, and the way of what moves."""
+    probed = probes.probe(f, at, args, argnums)
     if path is not None:
         staging.as_input(staging.pick(args, argnums))  # a path is one of x's own
-        check_path(path, reference, x)
-
-    def at_alpha(alpha: Any) -> Any:
-        if path is not None:
-            return path(reference, x, alpha)
-        return between(reference, delta, alpha)
-
-    def change() -> Any:
-        return tapped.function(x, tapped.probes)[0] - tapped.value_at(ref)
-
-    return tapped, at_alpha, delta, change
+    return probed, Way(probed.reference(ref), probed.x, path)
 
 
-def _with_gap(tapped: taps.Tapped, contributions: Any, change: Any, return_gap: bool) -> Any:
+def _with_gap(probed: probes.Probed, contributions: Tree, ref: Tree, return_gap: bool) -> Any:
     if not return_gap:
-        return tapped.result(contributions)
-    moved = change()
-    gaps = {name: moved - jnp.sum(c) for name, c in contributions.items()}
-    return tapped.result(contributions), tapped.result(gaps)
+        return probed.result(contributions)
+    change = probed.function(probed.x, probed.probes)[0] - probed.value_at(ref)
+    gaps = {name: change - jnp.sum(c) for name, c in contributions.items()}
+    return probed.result(contributions), probed.result(gaps)

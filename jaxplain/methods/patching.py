@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,11 +9,12 @@ import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import weighted_sum
+from jaxplain._numerics.quadrature import nodes_and_weights
 from jaxplain._numerics.trees import between, minus, times
+from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.deeplift import deeplift
-from jaxplain.methods.integrated_gradients import nodes_and_weights
-from jaxplain.named import taps
-from jaxplain.surrogate import RuleTable, evaluate, staging
+from jaxplain.named import probes
+from jaxplain.surrogate import RuleTable, surrogate_values
 from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.walk import reaches
 
@@ -23,15 +23,15 @@ MULTIPLIERS = ("deeplift", "gradient", "integrated")
 
 
 def attribution_patching(
-    f: Callable[..., Any],
+    f: Function,
     corrupted: Any,
     *,
-    at: taps.At,
+    at: At,
     multipliers: str = "deeplift",
     rules: str | RuleTable = "rescale",
     steps: int = 8,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Attribution patching: C_h = m_h ⊙ (h(corrupted) - h(x)) ≈ f(x with h patched) - f(x).
 
     It estimates the effect of each replacement that
@@ -76,25 +76,25 @@ def attribution_patching(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        tapped = taps.tapped(f, at, args, argnums)
-        x, other = tapped.x, tapped.reference(corrupted)
-        change = minus(tapped.values(other), tapped.values(x))
-        arriving = _collected(tapped.gradient, multipliers, x, other, steps)
-        return tapped.result(times(arriving, change))
+        probed = probes.probe(f, at, args, argnums)
+        x, other = probed.x, probed.reference(corrupted)
+        change = minus(probed.values(other), probed.values(x))
+        arriving = _collected(probed.gradient, multipliers, x, other, steps)
+        return probed.result(times(arriving, change))
 
     return explain
 
 
 def edge_attributions(
-    f: Callable[..., Any],
+    f: Function,
     corrupted: Any,
     *,
-    at: taps.At,
+    at: At,
     multipliers: str = "deeplift",
     rules: str | RuleTable = "rescale",
     steps: int = 8,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""Edge attributions: C_{u→v} = (u(corrupted) - u(x)) ⊙ (∂v/∂u)ᵀ m_v, between named values.
 
     (∂v/∂u)ᵀ is what passes from u to v directly, not by way of another named value; with
@@ -141,20 +141,20 @@ def edge_attributions(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        tapped = taps.tapped(f, at, args, argnums)
-        x, other = tapped.x, tapped.reference(corrupted)
-        change = minus(tapped.values(other), tapped.values(x))
-        edges = _edges(tapped, x)
+        probed = probes.probe(f, at, args, argnums)
+        x, other = probed.x, probed.reference(corrupted)
+        change = minus(probed.values(other), probed.values(x))
+        edges = _edges(probed, x)
 
         def gradients(point: Any) -> Any:
-            cut = jax.vjp(lambda h: tapped.replaced(point, h), tapped.values(point))
-            return _apart(edges, cut, tapped.gradient(point))
+            cut = jax.vjp(lambda h: probed.replaced(point, h), probed.values(point))
+            return _by_end(edges, cut, probed.gradient(point))
 
         if multipliers == "deeplift":
             whole = deeplift(
-                f, corrupted, rules=table, at=list(tapped.probes), multiply=False, argnums=argnums
+                f, corrupted, rules=table, at=list(probed.probes), multiply=False, argnums=argnums
             )
-            arriving = _secants(tapped, table, edges, whole(*args), x, other)
+            arriving = _secants(probed, table, edges, whole(*args), x, other)
         else:
             arriving = _collected(gradients, multipliers, x, other, steps)
         return {(u, v): m * change[u] for (u, v), m in arriving.items()}
@@ -167,7 +167,7 @@ def _check(multipliers: str) -> None:
         raise ValueError(f"unknown multipliers {multipliers!r}: one of {MULTIPLIERS}")
 
 
-def _collected(gradients: Any, multipliers: str, x: Any, other: Any, steps: int) -> Any:
+def _collected(gradients: Any, multipliers: str, x: Tree, other: Any, steps: int) -> Any:
     """What `gradients` gives at x, or its average from x to the other input."""
     if multipliers == "gradient":
         return gradients(x)
@@ -180,32 +180,32 @@ def _collected(gradients: Any, multipliers: str, x: Any, other: Any, steps: int)
 
 
 def _secants(
-    tapped: taps.Tapped, table: RuleTable, edges: Any, multipliers: Any, x: Any, other: Any
+    probed: probes.Probed, table: RuleTable, edges: Any, multipliers: Any, x: Tree, other: Any
 ) -> Any:
     """DeepLIFT's along the edges: of the program cut at the values, which are inputs of its own."""
-    values, others = tapped.values(x), tapped.values(other)
+    values, others = probed.values(x), probed.values(other)
 
-    def surrogate(x: Any, h: Any) -> Any:
-        return evaluate(tapped.replaced, table, (other, others), (x, h), (0, 1))[0]
+    def surrogate(x: Tree, h: Any) -> Any:
+        return surrogate_values(probed.replaced, table, (other, others), (x, h), (0, 1))[0]
 
     outputs, pull = jax.vjp(surrogate, x, values)
-    return _apart(edges, (outputs, lambda cotangents: pull(cotangents)[1:]), multipliers)
+    return _by_end(edges, (outputs, lambda cotangents: pull(cotangents)[1:]), multipliers)
 
 
-def _edges(tapped: taps.Tapped, x: Any) -> list[tuple[str, str]]:
+def _edges(probed: probes.Probed, x: Tree) -> list[tuple[str, str]]:
     """(u, v) where u reaches v, or the output, by no other named value."""
-    jaxpr = jax.make_jaxpr(lambda h: tapped.replaced(x, h))(tapped.probes)
-    names = sorted(tapped.probes)  # as a dict's leaves are
+    jaxpr = jax.make_jaxpr(lambda h: probed.replaced(x, h))(probed.probes)
+    names = sorted(probed.probes)  # as a dict's leaves are
     reached = {u: reaches(jaxpr, [u == name for name in names]) for u in names}
     return [
         (u, v)
-        for u in tapped.probes
-        for v in (*tapped.probes, OUTPUT)
+        for u in probed.probes
+        for v in (*probed.probes, OUTPUT)
         if reached[u][0 if v == OUTPUT else 1 + names.index(v)]
     ]
 
 
-def _apart(edges: Any, cut: tuple[Any, Any], multipliers: Any) -> Any:
+def _by_end(edges: Any, cut: tuple[Any, Any], multipliers: Any) -> Any:
     """What arrives at u from each v alone; `cut` is the vjp of f and the values, in the values."""
     (y, _), pull = cut
     nothing = jax.tree.map(jnp.zeros_like, multipliers)

@@ -16,11 +16,11 @@ class Namer:
     """Names what goes into a module and comes out of it."""
 
     def __init__(
-        self, patterns: Sequence[str], batched: bool, apart: Callable[[Any], bool] | None = None
+        self, patterns: Sequence[str], batched: bool, unnamed: Callable[[Any], bool] | None = None
     ):
         self.patterns = patterns
         self.batched = batched
-        self.apart = apart  # what has no name, whatever it is made of: a layer's state
+        self.unnamed = unnamed  # what has no name, whatever it is made of: a layer's state
 
     def inputs(self, args: tuple[Any, ...], path: str) -> tuple[Any, ...]:
         """The arguments, the first one named where a pattern asks for the module's path."""
@@ -30,7 +30,7 @@ class Namer:
 
     def named(self, value: Any, path: str) -> Any:
         """The value with its floating leaves named, each without the batch axis of one example."""
-        leaves, tree = jax.tree.flatten(value, self.apart)
+        leaves, tree = jax.tree.flatten(value, self.unnamed)
         floating = [i for i, v in enumerate(leaves) if _is_floating(v)]
         alone = [self.batched and leaves[i].shape[:1] == (1,) for i in floating]
         bare = [leaves[i][0] if one else leaves[i] for i, one in zip(floating, alone, strict=True)]

@@ -92,7 +92,7 @@ def _copy(node: Any, path: tuple[str, ...], patterns: tuple[str, ...]) -> Any:
 @functools.cache
 def _named(cls: Any, path: str, patterns: tuple[str, ...]) -> Any:
     """The module's class with a call that names its output."""
-    name = Namer(patterns, batched=False, apart=lambda value: isinstance(value, eqx.nn.State))
+    name = Namer(patterns, batched=False, unnamed=lambda value: isinstance(value, eqx.nn.State))
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         return name.named(cls.__call__(self, *name.inputs(args, path), **kwargs), path)

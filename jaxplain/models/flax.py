@@ -7,10 +7,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import linen, nnx
 
+from jaxplain.models._batches import of_one
 from jaxplain.models._naming import Namer
 
 # What a model calls its training and evaluation modes, and evaluation's value.
@@ -89,12 +88,7 @@ def function(
         kwargs = {**_flags(model, method or "__call__"), **kwargs}
 
     def f(x: Any, *args: Any) -> Any:
-        if batched:
-            x, args = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (x, args))
-        y = call(x, *args, **kwargs)
-        if batched:
-            # A loss or another summary of the batch has no axis of its own.
-            y = jax.tree.map(lambda leaf: leaf[0] if jnp.shape(leaf)[:1] == (1,) else leaf, y)
+        y = of_one(call, (x, *args), batched, **kwargs)
         return y if output is None else output(y)
 
     return f

@@ -9,9 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
+from jaxplain.models._batches import of_one
 from jaxplain.models._naming import Namer
 
 # While a model is traced its layers' calls name what they return, in this thread alone; another
@@ -79,14 +77,12 @@ def function(
                [v.value for v in model.non_trainable_variables]]  # fmt: skip
     kwargs = {**_evaluation(model), **kwargs}
 
-    def f(x: Any, *args: Any) -> Any:
-        if batched:
-            x, args = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (x, args))
+    def call(*args: Any) -> Any:
         with _named_layers(model, name):
-            y, _ = model.stateless_call(*weights, x, *args, **kwargs)
-        if batched:
-            # A loss or another summary of the batch has no axis of its own.
-            y = jax.tree.map(lambda leaf: leaf[0] if jnp.shape(leaf)[:1] == (1,) else leaf, y)
+            return model.stateless_call(*weights, *args, **kwargs)[0]
+
+    def f(x: Any, *args: Any) -> Any:
+        y = of_one(call, (x, *args), batched)
         return y if output is None else output(y)
 
     return f

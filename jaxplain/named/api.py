@@ -8,7 +8,9 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxplain.named import taps
+from jaxplain._types import Function
+from jaxplain.named.edits import masked, masked_input, read_and_edit, replacement
+from jaxplain.named.sites import select, sites
 from jaxplain.surrogate import staging
 from jaxplain.targets import logit
 
@@ -43,7 +45,7 @@ def tag(value: Any, name: str) -> Any:
     return jax.tree.unflatten(tree, [named(*leaf) for leaf in leaves])
 
 
-def names(f: Callable[..., Any]) -> Callable[..., dict[str, jax.ShapeDtypeStruct]]:
+def names(f: Function) -> Callable[..., dict[str, jax.ShapeDtypeStruct]]:
     r"""The names inside f, in the order of its program.
 
     Args:
@@ -68,12 +70,12 @@ def names(f: Callable[..., Any]) -> Callable[..., dict[str, jax.ShapeDtypeStruct
 
     def named(*args: Any, **kwargs: Any) -> dict[str, jax.ShapeDtypeStruct]:
         jaxpr, _ = _trace(f, args, kwargs)
-        return {name: site.value for name, site in taps.sites(jaxpr).items()}
+        return {name: site.value for name, site in sites(jaxpr).items()}
 
     return named
 
 
-def capture(f: Callable[..., Any], *names: str) -> Callable[..., tuple[Any, dict[str, Any]]]:
+def capture(f: Function, *names: str) -> Callable[..., tuple[Any, dict[str, Any]]]:
     r"""f with the values that it computes on its way.
 
     Args:
@@ -96,15 +98,15 @@ def capture(f: Callable[..., Any], *names: str) -> Callable[..., tuple[Any, dict
 
     def captured(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         jaxpr, tree = _trace(f, args, kwargs)
-        found = taps.sites(jaxpr)
-        keep = taps.select(found, names) if names else list(found)
-        outputs, values = taps.evaluate(jaxpr, (), keep=keep)
+        found = sites(jaxpr)
+        keep = select(found, names) if names else list(found)
+        outputs, values = read_and_edit(jaxpr, (), keep=keep)
         return jax.tree.unflatten(tree, outputs), values
 
     return captured
 
 
-def intervene(f: Callable[..., Any], edits: Mapping[str, Any]) -> Callable[..., Any]:
+def intervene(f: Function, edits: Mapping[str, Any]) -> Function:
     r"""f with other values in the place of named ones.
 
     Args:
@@ -131,29 +133,29 @@ def intervene(f: Callable[..., Any], edits: Mapping[str, Any]) -> Callable[..., 
 
     def intervened(*args: Any, **kwargs: Any) -> Any:
         jaxpr, tree = _trace(f, args, kwargs)
-        found = taps.sites(jaxpr)
+        found = sites(jaxpr)
         functions: dict[str, Any] = {}
         arrays: dict[str, Any] = {}
         for at, edit in edits.items():
-            for name in taps.select(found, at):
+            for name in select(found, at):
                 if name in functions:
                     raise ValueError(f"two edits ask for {name!r}: {sorted(edits)}")
                 if callable(edit):
                     functions[name] = edit
                 elif isinstance(edit, tuple):
                     array, mask = edit
-                    functions[name] = taps.masked
-                    arrays[name] = taps.masked_input(array, mask, found[name].value, name)
+                    functions[name] = masked
+                    arrays[name] = masked_input(array, mask, found[name].value, name)
                 else:
-                    functions[name] = lambda value, replacement: replacement
-                    arrays[name] = taps.replacement(edit, found[name].value, name)
-        outputs, _ = taps.evaluate(jaxpr, (), edits=functions, inputs=arrays)
+                    functions[name] = lambda value, other: other
+                    arrays[name] = replacement(edit, found[name].value, name)
+        outputs, _ = read_and_edit(jaxpr, (), edits=functions, inputs=arrays)
         return jax.tree.unflatten(tree, outputs)
 
     return intervened
 
 
-def neuron(f: Callable[..., Any], name: str, index: Any) -> Callable[..., Any]:
+def neuron(f: Function, name: str, index: Any) -> Function:
     r"""A neuron as a function of the input, for every method: `deeplift(neuron(f, name, i), ref)`.
 
     Args:
@@ -184,7 +186,7 @@ def neuron(f: Callable[..., Any], name: str, index: Any) -> Callable[..., Any]:
     return logit(value, index)
 
 
-def _trace(f: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any]:
+def _trace(f: Function, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """f's program at these arguments, which are its constants, and the tree of its output."""
     traced = lambda: staging.call(lambda: f(*args, **kwargs))
     jaxpr, shapes = jax.make_jaxpr(traced, return_shape=True)()

@@ -6,11 +6,12 @@ what comes out gives the multipliers.  The engine knows no method.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend.core import ClosedJaxpr
 
+from jaxplain._types import Argnums, Function, Tree
 from jaxplain.surrogate import compat, staging
 from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.errors import UnsupportedPrimitive
@@ -19,12 +20,12 @@ from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.table import RuleTable
 from jaxplain.surrogate.values.lifted import Lifted, settled
 
-__all__ = ["RuleTable", "UnsupportedPrimitive", "evaluate", "override"]
+__all__ = ["RuleTable", "UnsupportedPrimitive", "override", "surrogate_values"]
 
 
 def override(
-    f: Callable[..., Any], table: str | RuleTable, ref: Any = None, *, argnums: staging.Argnums = 0
-) -> Callable[..., Any]:
+    f: Function, table: str | RuleTable, ref: Tree = None, *, argnums: Argnums = 0
+) -> Function:
     r"""The surrogate of f: f's value, and the table's backward pass in place of the gradient's.
 
     `jax.vjp(override(f, table, ref), x)` gives multipliers m.  For a table of pairs (`rescale`)
@@ -54,13 +55,13 @@ def override(
     rules = by_name(table, any_kind=True)
 
     def surrogate(*args: Any) -> Any:
-        return evaluate(f, rules, ref, args, argnums)[0]
+        return surrogate_values(f, rules, ref, args, argnums)[0]
 
     return surrogate
 
 
-def evaluate(
-    f: Callable[..., Any], table: RuleTable, ref: Any, args: tuple[Any, ...], argnums: Any = 0
+def surrogate_values(
+    f: Function, table: RuleTable, ref: Tree, args: tuple[Any, ...], argnums: Argnums = 0
 ) -> tuple[Any, Any]:
     """The surrogate's output, and the output at the reference (None for tables without one)."""
     staged = staging.stage(f, args, argnums)
@@ -75,11 +76,11 @@ def evaluate(
     return jax.tree.unflatten(staged.tree, outputs), jax.tree.unflatten(staged.tree, at_reference)
 
 
-def _run(table: RuleTable, jaxpr: Any, leaves: list[Any], references: list[Any]) -> Any:
+def _run(table: RuleTable, jaxpr: ClosedJaxpr, leaves: list[Any], references: list[Any]) -> Any:
     """The jaxpr's outputs, with the table's backward pass, and its outputs at the reference."""
     lifted = table.lifted
 
-    def walk(jaxpr: Any, operands: list[Any]) -> tuple[list[Any], list[Any]]:
+    def walk(jaxpr: ClosedJaxpr, operands: list[Any]) -> tuple[list[Any], list[Any]]:
         outputs = [settled(output) for output in interpret(table, jaxpr, operands)]
         at_reference = [o.at_reference if isinstance(o, Lifted) else o for o in outputs]
         return [o.output if isinstance(o, Lifted) else o for o in outputs], at_reference

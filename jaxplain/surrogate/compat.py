@@ -13,7 +13,14 @@ from typing import Any
 import jax
 import jax.extend.core.primitives
 from jax.extend import source_info_util
-from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun, jaxprs_in_params
+from jax.extend.core import (
+    ClosedJaxpr,
+    JaxprEqn,
+    Literal,
+    Primitive,
+    jaxpr_as_fun,
+    jaxprs_in_params,
+)
 
 # Frames of these folders are never the user's, and those of installed libraries hardly ever.
 _OURS = (
@@ -23,7 +30,7 @@ _OURS = (
 _INSTALLED = [os.sep + folder + os.sep for folder in ("site-packages", "dist-packages")]
 
 
-def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
+def open_jaxpr(jaxpr: ClosedJaxpr) -> tuple[Any, list[Any]]:
     """A (closed) jaxpr's body and the values of its constants."""
     return getattr(jaxpr, "jaxpr", jaxpr), list(getattr(jaxpr, "consts", ()))
 
@@ -65,7 +72,7 @@ def resolve(names: Iterable[str]) -> tuple[Primitive, ...]:
     return tuple(primitive for name in names for primitive in _PUBLIC.get(name, ()))
 
 
-def close_jaxpr(jaxpr: Any, consts: list[Any]) -> Any:
+def close_jaxpr(jaxpr: ClosedJaxpr, consts: list[Any]) -> Any:
     """The jaxpr with other values for its constants."""
     return ClosedJaxpr(jaxpr, consts)
 
@@ -120,7 +127,7 @@ def shard_map(body: Any, params: dict[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def source_of(equation: Any) -> Iterator[None]:
+def source_of(equation: JaxprEqn) -> Iterator[None]:
     """What is traced in here has the equation's source line and scope."""
     info = equation.source_info
     stack = source_info_util.current_name_stack() + info.name_stack
@@ -128,7 +135,7 @@ def source_of(equation: Any) -> Iterator[None]:
         yield
 
 
-def bind(equation: Any, values: Sequence[Any]) -> list[Any]:
+def bind(equation: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     """A traced equation's outputs at these values, its custom derivatives and source kept."""
     with source_of(equation), equation.ctx.manager:
         return bind_primitive(equation.primitive, values, equation.params)
@@ -142,7 +149,7 @@ def bind_primitive(
     return list(outputs) if primitive.multiple_results else [outputs]
 
 
-def evaluate(closed_jaxpr: Any, values: Sequence[Any]) -> list[Any]:
+def evaluate(closed_jaxpr: ClosedJaxpr, values: Sequence[Any]) -> list[Any]:
     """A closed jaxpr's outputs at these values."""
     return list(jaxpr_as_fun(closed_jaxpr)(*values))
 
@@ -185,7 +192,7 @@ def _is_library_call(call: Any) -> bool:
     return str(source).partition(" at ")[2].startswith(_OURS[0])
 
 
-def scope(equation: Any) -> str:
+def scope(equation: JaxprEqn) -> str:
     """The path of modules and `jax.named_scope`s that an equation was traced in."""
     return str(equation.source_info.name_stack)
 

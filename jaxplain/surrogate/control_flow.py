@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
 
 from jaxplain.surrogate import compat, primitives, walk
 from jaxplain.surrogate.errors import UnsupportedPrimitive
@@ -29,7 +30,7 @@ def _again(
 
     repeats = equation.primitive.name in ("scan", "cond")
 
-    def body(jaxpr: Any) -> walk.Body:
+    def body(jaxpr: ClosedJaxpr) -> walk.Body:
         def again(operands: Sequence[Any], extra: Any) -> Any:
             outputs = _uniform(lifted, visit(jaxpr, operands), active)
             return _plain(lifted, outputs) if repeats else outputs, extra

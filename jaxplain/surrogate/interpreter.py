@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
 
 from jaxplain.surrogate import control_flow, patterns, primitives, program
 from jaxplain.surrogate.errors import UnsupportedPrimitive
@@ -19,7 +20,10 @@ from jaxplain.surrogate.values.pair import Pair
 
 
 def interpret(
-    table: RuleTable, closed_jaxpr: Any, operands: Sequence[Any], calls: tuple[Any, ...] = ()
+    table: RuleTable,
+    closed_jaxpr: ClosedJaxpr,
+    operands: Sequence[Any],
+    calls: tuple[Any, ...] = (),
 ) -> list[Any]:
     """A jaxpr's outputs at operands of which some are lifted, by the table's rules."""
     prog = program.from_jaxpr(closed_jaxpr, _lifted(operands), calls, table.keeps)
@@ -67,7 +71,7 @@ def _by_rule(table: RuleTable, equation: Equation, inputs: list[Any]) -> Sequenc
         if equation.primitive.name == "cond" and isinstance(operands[0], Lifted):
             operands[0] = inputs[0]  # what decided it is still known
 
-        def walk(closed_jaxpr: Any, operands: Sequence[Any]) -> list[Any]:
+        def walk(closed_jaxpr: ClosedJaxpr, operands: Sequence[Any]) -> list[Any]:
             return list(map(settled, interpret(table, closed_jaxpr, operands, equation.origin)))
 
         return with_bodies(walk, table.lifted, equation, operands)

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import JaxprEqn
 
 from jaxplain.surrogate import compat, primitives, walk
 
@@ -28,9 +29,10 @@ class KnownCall:
     def bind(self, *values: Any, call: Any) -> Any:
         return compat.bind(call, values)[0]
 
-    def matches(self, equation: Any) -> bool:
+    def matches(self, equation: JaxprEqn) -> bool:
         """Whether a call is this function: it has its name, and prints as its trace does."""
-        shapes = {(v.aval.shape, str(v.aval.dtype)) for v in [*equation.invars, *equation.outvars]}
+        avals: list[Any] = [atom.aval for atom in (*equation.invars, *equation.outvars)]
+        shapes = {(aval.shape, str(aval.dtype)) for aval in avals}
         if equation.params.get("name") != self.name or len(shapes) != 1:
             return False
         return str(_body(equation)) in _spelled(self, *map(_weakly_typed, equation.invars))
@@ -58,7 +60,7 @@ hypot = KnownCall("hypot", jnp.hypot)
 _KNOWN = (hypot,)
 
 
-def of(equation: Any) -> KnownCall | None:
+def of(equation: JaxprEqn) -> KnownCall | None:
     """The known function that a traced call is, if it is one."""
     if primitives.facts(equation.primitive).group != "calls":
         return None

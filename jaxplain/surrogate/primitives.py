@@ -9,14 +9,12 @@ of another library is `foreign`: it is integrated by JAX's own derivative.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jax.extend.core import Primitive
 
 from jaxplain.surrogate import compat
-
-Params = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +25,6 @@ class Facts:
       group: what it is; see `GROUPS`.
       moves: it moves or copies elements of its first operand and computes nothing.
       index: the first of its operands that are indices or sizes, if there are any.
-      kinked: its derivative jumps, so that a secant is not smooth down to Δ = 0.
-      jumps: it is constant between jumps.
       domain: it is defined, or smooth, on a part of the line only.
       tame: its slopes between finite numbers are finite.
       bounded: its values lie between -1 and 1.
@@ -43,8 +39,6 @@ class Facts:
     group: str
     moves: bool = False
     index: int | None = None
-    kinked: bool = False
-    jumps: bool = False
     domain: bool = False
     tame: bool = False
     bounded: bool = False
@@ -101,10 +95,9 @@ def _entries() -> dict[str, Facts]:
         regularized_incomplete_beta sinh tan""")
     add("elementwise", """acos acosh asin atanh cbrt digamma erf_inv lgamma log log1p log2 pow rsqrt
         sqrt""", domain=True)
-    add("elementwise", "max clamp", kinked=True, tame=True)
-    add("elementwise", "min", kinked=True, tame=True, falls=True)
-    add("elementwise", "nextafter rem select_n", kinked=True)
-    add("elementwise", "floor ceil round sign", jumps=True)
+    add("elementwise", "max clamp", tame=True)
+    add("elementwise", "min", tame=True, falls=True)
+    add("elementwise", "nextafter rem select_n floor ceil round sign")
     add("elementwise", """and or xor not eq ne lt le gt ge eq_to le_to lt_to is_finite
         population_count clz shift_left shift_right_arithmetic shift_right_logical mulhi""")
 

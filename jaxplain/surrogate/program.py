@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive
 
 from jaxplain.surrogate import compat, known_calls, primitives, walk
 
@@ -133,7 +133,7 @@ Keeps = Callable[[Any, list[bool]], bool]  # a traced call, which of its operand
 
 
 def from_jaxpr(
-    closed_jaxpr: Any,
+    closed_jaxpr: ClosedJaxpr,
     active: Sequence[bool],
     calls: tuple[Any, ...] = (),
     keeps: Keeps = lambda call, active: False,
@@ -159,8 +159,10 @@ class _Flat:
         self.equations: list[Equation] = []
         self.active: set[Variable] = set()
 
-    def inline(self, jaxpr: Any, inputs: Sequence[Atom], calls: tuple[Any, ...]) -> list[Atom]:
-        def visit(_: int, eqn: Any, atoms: list[Atom]) -> Sequence[Atom]:
+    def inline(
+        self, jaxpr: ClosedJaxpr, inputs: Sequence[Atom], calls: tuple[Any, ...]
+    ) -> list[Atom]:
+        def visit(_: int, eqn: JaxprEqn, atoms: list[Atom]) -> Sequence[Atom]:
             mask = [atom in self.active for atom in atoms]
             call = known_calls.of(eqn)
             if call is not None:
@@ -175,13 +177,13 @@ class _Flat:
 
         return walk.walk(jaxpr, inputs, visit, known=Constant)
 
-    def opens(self, eqn: Any, mask: list[bool]) -> bool:
+    def opens(self, eqn: JaxprEqn, mask: list[bool]) -> bool:
         known = primitives.facts(eqn.primitive)
         return known.group == "calls" and not (known.derivative and self.keeps(eqn, mask))
 
     def add(
         self,
-        eqn: Any,
+        eqn: JaxprEqn,
         atoms: Sequence[Atom],
         mask: list[bool],
         calls: tuple[Any, ...],
@@ -198,10 +200,10 @@ class _Flat:
         return outputs
 
 
-_MOST_EQUATIONS = 200  # of a loop that is written out
+_MOST_EQUATIONS = 200  # of a loop that is written out: more are felt in tracing and compiling
 
 
-def is_short(eqn: Any) -> bool:
+def is_short(eqn: JaxprEqn) -> bool:
     """Whether an equation is a short loop of elementwise equations.
 
     Written out, what waits for further factors or for the rest of a scalar function goes on waiting
@@ -217,7 +219,7 @@ def is_short(eqn: Any) -> bool:
     )  # fmt: skip
 
 
-def written_out(eqn: Any) -> Any:
+def written_out(eqn: JaxprEqn) -> Any:
     """The jaxpr of a scan's steps one after another."""
     params = eqn.params
     num_consts, num_carry = compat.scan_arity(params)
@@ -231,7 +233,8 @@ def written_out(eqn: Any) -> Any:
             carry, ys[i] = outputs[:num_carry], outputs[num_carry:]
         return [*carry, *map(jnp.stack, zip(*ys, strict=True))]
 
-    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
+    avals: list[Any] = [atom.aval for atom in eqn.invars]
+    shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
     return jax.make_jaxpr(steps)(*shapes)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from jaxplain._numerics import frames
+from jaxplain._types import Argnums, Function, Tree
 from jaxplain.surrogate import compat
-
-Argnums = int | Sequence[int]
 
 
 def pick(args: Sequence[Any], argnums: Argnums) -> Any:
@@ -28,7 +28,7 @@ def pick(args: Sequence[Any], argnums: Argnums) -> Any:
     )
 
 
-def place(args: Sequence[Any], argnums: Argnums, x: Any) -> tuple[Any, ...]:
+def place(args: Sequence[Any], argnums: Argnums, x: Tree) -> tuple[Any, ...]:
     """The arguments with what is attributed replaced by x."""
     filled = list(args)
     positions = [(argnums, x)] if isinstance(argnums, int) else zip(argnums, x, strict=True)
@@ -37,7 +37,7 @@ def place(args: Sequence[Any], argnums: Argnums, x: Any) -> tuple[Any, ...]:
     return tuple(filled)
 
 
-def as_input(x: Any) -> Any:
+def as_input(x: Tree) -> Any:
     """x with every leaf an array of floating numbers, or an error that says what to attribute."""
 
     def check(path: Any, leaf: Any) -> Any:
@@ -55,7 +55,7 @@ def as_input(x: Any) -> Any:
     return jax.tree_util.tree_map_with_path(check, as_numbers(x))
 
 
-def as_numbers(x: Any) -> Any:
+def as_numbers(x: Tree) -> Any:
     """x with every leaf an array that f may be evaluated at: floating, integer or boolean."""
 
     def check(path: Any, leaf: Any) -> Any:
@@ -79,7 +79,7 @@ def as_numbers(x: Any) -> Any:
     return jax.tree_util.tree_map_with_path(check, x)
 
 
-def as_floats(x: Any) -> Any:
+def as_floats(x: Tree) -> Any:
     """x with its integers and booleans as floating numbers: one-hot input that is stored small."""
 
     def convert(leaf: Any) -> Any:
@@ -97,7 +97,7 @@ def _dtype_name(dtype: Any) -> str:
 
 
 def attributed(
-    f: Callable[..., Any], args: Sequence[Any], argnums: Argnums, *, integers: bool = False
+    f: Function, args: Sequence[Any], argnums: Argnums, *, integers: bool = False
 ) -> Any:
     """What is attributed, checked; inside `shard_map` it differs between devices where f does.
 
@@ -111,7 +111,23 @@ def attributed(
     return compat.vary(x, frozenset().union(*map(compat.varying, jax.tree.leaves(outputs))))
 
 
-def as_reference(ref: Any, x: Any) -> Any:
+def scalar(f: Function, args: Sequence[Any], argnums: Argnums) -> Callable[[Any], Any]:
+    """f as a function of what is attributed alone, its value checked to be a scalar."""
+
+    def value(x: Tree) -> Any:
+        y = call(f, *place(args, argnums, x))
+        check_scalar(y)
+        return y
+
+    return value
+
+
+def array(f: Function, args: Sequence[Any], argnums: Argnums) -> Callable[[Any], Any]:
+    """f as a function of what is perturbed alone, its value one real array."""
+    return lambda x: as_value(call(f, *place(args, argnums, x)))
+
+
+def as_reference(ref: Tree, x: Tree) -> Any:
     """The reference as a tree of arrays shaped like x: a scalar or a tree that broadcasts to it."""
     ref = frames.as_arrays(ref)
     leaves, tree = jax.tree.flatten(x)
@@ -151,11 +167,11 @@ def _typed_like(given: Any, array: Any, dtype: Any) -> Any:
     return array.astype(dtype)
 
 
-def as_references(refs: Any, x: Any) -> Any:
+def as_references(refs: Tree, x: Tree) -> Any:
     """Arrays with a leading reference axis and x's shape, or an error that shows both trees."""
     refs = frames.as_arrays(refs)
 
-    def fits(ref: Any, leaf: Any) -> bool:
+    def fits(ref: Tree, leaf: Any) -> bool:
         behind = jnp.shape(ref)[1:]
         return jnp.ndim(ref) == leaf.ndim + 1 and all(
             r in (1, size) for r, size in zip(behind, leaf.shape, strict=True)
@@ -170,7 +186,7 @@ def as_references(refs: Any, x: Any) -> Any:
             "a list of references becomes refs by `jax.tree.map(lambda *r: jnp.stack(r), *list)`."
         )
 
-    def typed(ref: Any, leaf: Any) -> Any:
+    def typed(ref: Tree, leaf: Any) -> Any:
         return compat.vary(_typed_like(ref, jnp.asarray(ref), leaf.dtype), compat.varying(leaf))
 
     return jax.tree.map(typed, refs, x)
@@ -181,7 +197,7 @@ def same_tree(a: Any, b: Any) -> bool:
     return operator.eq(jax.tree.structure(a), jax.tree.structure(b))
 
 
-def _mismatch(ref: Any, x: Any) -> str:
+def _mismatch(ref: Tree, x: Tree) -> str:
     return (
         "the reference does not broadcast to the input.\n"
         f"  reference: {_describe(ref)}\n"
@@ -204,14 +220,14 @@ def _describe(tree: Any) -> str:
 class Staged:
     """f as a closed jaxpr of x's leaves alone; the other arguments are its constants."""
 
-    jaxpr: Any
+    jaxpr: ClosedJaxpr
     tree: Any  # of the output
     leaves: tuple[Any, ...]  # x's
     varying: frozenset[str]  # the axes of a mesh along which the output differs
 
 
 def stage(
-    f: Callable[..., Any], args: Sequence[Any], argnums: Argnums, *, integers: bool = False
+    f: Function, args: Sequence[Any], argnums: Argnums, *, integers: bool = False
 ) -> Staged:
     """Traces f once at these arguments; `integers` says whether x may have some."""
     x = attributed(f, args, argnums, integers=integers)
@@ -225,7 +241,7 @@ def stage(
     return Staged(jaxpr, jax.tree.structure(shapes), tuple(leaves), axes)
 
 
-def call(f: Callable[..., Any], *args: Any) -> Any:
+def call(f: Function, *args: Any) -> Any:
     """f(*args), with an error of Flax's that means little to who meets it here in our words."""
     try:
         return f(*args)
@@ -237,6 +253,17 @@ def call(f: Callable[..., Any], *args: Any) -> Any:
             "dropout or batch norm is in training mode. Explain `jaxplain.flax.function(model)`, "
             "which evaluates a copy, or call `model.eval()` first."
         ) from error
+
+
+def as_value(y: Any) -> Any:
+    """One real array, floating; whether a coalition wins, or counts, are numbers too."""
+    if not same_tree(y, 0) or jnp.issubdtype(jnp.result_type(y), jnp.complexfloating):
+        raise TypeError(
+            "f must return a real number or one array of them, and returned "
+            f"{jax.tree.map(lambda leaf: jax.typeof(jnp.asarray(leaf)), y)}"
+        )
+    y = jnp.asarray(y)
+    return y if jnp.issubdtype(y.dtype, jnp.floating) else y.astype(float)
 
 
 def _smallest(tree: Any) -> str:

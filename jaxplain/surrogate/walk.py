@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from jaxplain.surrogate import compat, primitives
 
-Visit = Callable[[int, Any, list[Any]], Sequence[Any]]
+Visit = Callable[[int, JaxprEqn, list[Any]], Sequence[Any]]  # number, eqn, operands → outputs
+Address = tuple[int, ...]  # of an equation: its number and, below a call, which body, its number …
 Body = Callable[[list[Any], Any], tuple[list[Any], Any]]  # operands, extra → outputs, extra
 
 
 def walk(
-    closed_jaxpr: Any,
+    closed_jaxpr: ClosedJaxpr,
     operands: Sequence[Any],
     visit: Visit,
     known: Callable[[Any], Any] = lambda array: array,
@@ -43,7 +45,7 @@ def walk(
     return list(map(read, jaxpr.outvars))
 
 
-def bodies(equation: Any) -> list[Any]:
+def bodies(equation: JaxprEqn) -> list[ClosedJaxpr]:
     """The jaxprs inside an equation: of a call, of a loop, of each branch."""
     found = [equation.params[name] for name in primitives.facts(equation.primitive).bodies]
     if not found:  # another library's primitive may have some, too
@@ -57,14 +59,16 @@ def _flat(item: Any) -> list[Any]:
     return [item]
 
 
-def equations(closed_jaxpr: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[Any, Any]]:
-    """(path, equation) of a program and of everything inside it, in order."""
-    found: list[tuple[Any, Any]] = []
+def equations(
+    closed_jaxpr: ClosedJaxpr, within: Address = ()
+) -> Iterator[tuple[Address, JaxprEqn]]:
+    """(address, equation) of a program and of everything inside it, in order."""
+    found: list[tuple[Address, JaxprEqn]] = []
 
-    def visit(number: int, equation: Any, _: list[Any]) -> list[None]:
-        found.append(((*path, number), equation))
+    def visit(number: int, equation: JaxprEqn, _: list[Any]) -> list[None]:
+        found.append(((*within, number), equation))
         for j, body in enumerate(bodies(equation)):
-            found.extend(equations(body, (*path, number, j)))
+            found.extend(equations(body, (*within, number, j)))
         return [None] * len(equation.outvars)
 
     walk(closed_jaxpr, [None] * len(compat.open_jaxpr(closed_jaxpr)[0].invars), visit)
@@ -75,7 +79,7 @@ def equations(closed_jaxpr: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[A
 
 
 def emit(
-    equation: Any, bodies: Sequence[Body], operands: Sequence[Any], extra: Any = None
+    equation: JaxprEqn, bodies: Sequence[Body], operands: Sequence[Any], extra: Any = None
 ) -> tuple[list[Any], Any]:
     """An equation's outputs with other bodies in place of its own, each `(operands, extra) → both`.
 
@@ -90,7 +94,7 @@ def emit(
         return _EMIT[name](equation.params, bodies, list(operands), extra)
 
 
-def emits(equation: Any) -> bool:
+def emits(equation: JaxprEqn) -> bool:
     """Whether `emit` knows the equation's primitive."""
     return equation.primitive.name in _EMIT
 
@@ -163,16 +167,16 @@ _EMIT: dict[str, Callable[..., Any]] = {
 # What depends on what.
 
 
-def reaches(closed_jaxpr: Any, active: Sequence[bool]) -> list[bool]:
+def reaches(closed_jaxpr: ClosedJaxpr, active: Sequence[bool]) -> list[bool]:
     """Which outputs of a jaxpr depend on its active inputs."""
 
-    def visit(_: int, equation: Any, mask: list[bool]) -> list[bool]:
+    def visit(_: int, equation: JaxprEqn, mask: list[bool]) -> list[bool]:
         return reached(equation, mask)
 
     return walk(closed_jaxpr, active, visit, known=lambda _: False)
 
 
-def reached(equation: Any, active: Sequence[bool]) -> list[bool]:
+def reached(equation: JaxprEqn, active: Sequence[bool]) -> list[bool]:
     """Which outputs of an equation depend on its active operands."""
     if not any(active):
         return [False] * len(equation.outvars)

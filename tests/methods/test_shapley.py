@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
-from jaxplain.methods.shapley import coalitions, indices
+from jaxplain.games import coalitions
+from jaxplain.methods.shapley import designs, indices
 from jaxplain.methods.shapley.gaussian_process import Kernel
 from tests.support.cases import load
 from tests.support.marks import some_slow
@@ -316,11 +317,11 @@ def test_the_kernel_s_functionals(index, order):
 @pytest.mark.parametrize("sizes", ["leverage", "kernel"])
 @pytest.mark.parametrize("n, pairs", [(2, 1), (5, 4), (5, 15), (8, 40), (8, 127), (30, 500)])
 def test_designs_draw_distinct_pairs(n, pairs, sizes):
-    masks = coalitions.paired(n, pairs, sizes)
+    masks = designs.paired(n, pairs, sizes)
     assert masks.shape == (1 + pairs, n) and masks[0].all()
     both = np.concatenate([masks, ~masks])
     assert len(np.unique(both, axis=0)) == 2 * (1 + pairs)
-    spread = coalitions.spread(n, pairs)
+    spread = designs.greedy(n, pairs)
     assert len(np.unique(np.concatenate([spread, ~spread]), axis=0)) == 2 * (1 + pairs)
     counts = lambda masks: np.bincount(np.minimum(masks.sum(1), n - masks.sum(1)))
     if sizes == "leverage":
@@ -329,7 +330,7 @@ def test_designs_draw_distinct_pairs(n, pairs, sizes):
 
 @pytest.mark.parametrize("n", [6, 7, 15, 20])
 def test_the_least_budget_tells_all_players_apart(n):
-    for masks in (coalitions.spread(n, n - 1), coalitions.paired(n, n - 1, "kernel")):
+    for masks in (designs.greedy(n, n - 1), designs.paired(n, n - 1, "kernel")):
         assert np.linalg.matrix_rank(np.where(masks, 1.0, -1.0)) == n
 
 

@@ -157,7 +157,7 @@ def test_explicit_axes_and_loops():
 
 def test_batched_leaves_rows_on_the_devices_where_they_are():
     in_devices("""
-    from jaxplain.batches import _rows
+    from jaxplain.combinators.batches import _rows
     for kind in ("Auto", "Explicit"):
         sharded = jax.device_put(xs, NamedSharding(mesh(kind), P("data")))
         for chunk in (3, 4):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._types import Argnums, Function, Tree
 from jaxplain.methods.audit.report import Audit, Row, hurts
 from jaxplain.methods.audit.watching import Entry, Key, Probe, Watch
 from jaxplain.surrogate import RuleTable, compat, staging
@@ -23,11 +24,11 @@ Arrays = Sequence[jax.Array]
 
 
 def audit(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     rules: str | RuleTable = "rescale",
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Callable[..., Audit]:
     r"""The account of a DeepLIFT explanation: what the rule of each equation did.
 

@@ -1,6 +1,6 @@
 """A rule table whose rules report: what each was given, and what its multipliers gave back.
 
-Every operand that a rule reads, and every output that it gives, is tapped: the identity, whose
+Every operand that a rule reads, and every output that it gives, is watched: the identity, whose
 backward pass also sends what arrives, times the value's change, to the row's probe. One backward
 pass then fills all rows; steps of a loop add up. A region reports when it is settled.
 """
@@ -128,7 +128,7 @@ class Watch:
         return read
 
     def _begun(self, key: Key, operand: Any, read: Callable[[Any], Any]) -> Any:
-        """What waits without flowing (a predicate) goes on waiting, from tapped values."""
+        """What waits without flowing (a predicate) goes on waiting, from watched values."""
         if isinstance(operand, Made) or (
             isinstance(operand, Region) and (operand.frozen or not is_real(operand))
         ):
@@ -136,7 +136,7 @@ class Watch:
         operand = settled(operand)
         if not _flows(operand):
             return operand
-        return _tapped([operand], self._probe(key).sent, _sent, ())[0]
+        return _watched([operand], self._probe(key).sent, _sent, ())[0]
 
     def given(
         self, key: Key, entry: Entry, choice: Choice | None, outputs: Sequence[Any]
@@ -147,8 +147,8 @@ class Watch:
             return list(outputs)
         self.entries[key] = entry
         numbers = (0.0, 0.0, 0.0) if choice is None else choice.numbers
-        tapped = iter(_tapped(active, self._probe(key).arrived, _arrived, (1.0, *numbers)))
-        return [next(tapped) if _flows(output) else output for output in outputs]
+        watched = iter(_watched(active, self._probe(key).arrived, _arrived, (1.0, *numbers)))
+        return [next(watched) if _flows(output) else output for output in outputs]
 
     def _probe(self, key: Key) -> Probe:
         return self._probes[key] if key in self._probes else _silent()
@@ -244,18 +244,18 @@ def _flows(value: Any) -> bool:
     return isinstance(value, Pair | Parted) and bool(is_inexact(value))
 
 
-def _tapped(values: Sequence[Any], probe: Array, receive: Any, passive: Any) -> list[Any]:
+def _watched(values: Sequence[Any], probe: Array, receive: Any, passive: Any) -> list[Any]:
     """The values themselves, with `receive(cotangents, changes, passive)` sent to the probe."""
     axes = [compat.varying(array) for value in values for array in _arrays(value)]
     probe = compat.vary(probe, frozenset().union(*axes))
-    tap = attach(
+    watch = attach(
         lambda active, _: active[0],
         lambda _, passive: passive,
         lambda passive, cotangents: (cotangents, receive(cotangents, *passive)),
     )
     arrays = [list(_arrays(value)) for value in values]
     changes = [list(map(jax.lax.stop_gradient, _changes(value))) for value in values]
-    outputs = tap((arrays, probe), (changes, passive))
+    outputs = watch((arrays, probe), (changes, passive))
     return list(map(_with, values, outputs))
 
 

@@ -12,22 +12,21 @@ import numpy as np
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, leading_size, weighted_sum
-from jaxplain.methods.perturbation.common import loss, times
-from jaxplain.methods.shapley.game import Shown, game_of, shown_input
-from jaxplain.named import taps
+from jaxplain._types import Argnums, At, Explain, Function, Groups, Tree
+from jaxplain.games.game import Shown, game_of, shown_input
+from jaxplain.methods.perturbation.masking import loss, placed
+from jaxplain.named import turns
 from jaxplain.surrogate import staging
-
-Explain = Callable[..., Any]
 
 
 def ablation(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     chunk: int | None = None,
-    at: taps.At | None = None,
-    argnums: staging.Argnums = 0,
+    at: At | None = None,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""What f loses when a group is put to the reference: C_g = f(x) - f(x, x_g := ref_g).
 
@@ -71,10 +70,11 @@ def ablation(
 
     if at is not None:
 
-        def at_value(example: Any, value: Callable[[Any, Any], Any], ref: Any) -> Any:
-            return lost(Shown(example, value), ref, groups, chunk)
+        def at_value(example: Any, value: Callable[[Any, Any], Any], ref: Tree) -> Any:
+            shown = Shown(example, lambda mask, ref: staging.as_value(value(mask, ref)))
+            return lost(shown, ref, groups, chunk)
 
-        return nothing_drawn(taps.one_by_one(at_value, f, at, ref, argnums))
+        return nothing_drawn(turns.one_by_one(at_value, f, at, ref, argnums))
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
@@ -83,14 +83,14 @@ def ablation(
     return explain
 
 
-def _lost_by_labels(shown: Shown, ref: Any, groups: Any, chunk: int | None) -> Any:
+def _lost_by_labels(shown: Shown, ref: Tree, groups: Groups, chunk: int | None) -> Any:
     game = game_of(shown, ref, groups=groups, chunk=chunk)
     players = jnp.arange(game.players)
     values = game.values(lambda i: players != i, game.players + 1)  # the last is whole
-    return game.spread(values[-1:] - values[:-1])
+    return game.per_element(values[-1:] - values[:-1])
 
 
-def _lost_by_masks(shown: Shown, ref: Any, masks: Any, chunk: int | None) -> Any:
+def _lost_by_masks(shown: Shown, ref: Tree, masks: Any, chunk: int | None) -> Any:
     """Each leaf's masks have their axis in front."""
     x, count = shown.example, leading_size(masks)
     try:
@@ -110,7 +110,7 @@ def _lost_by_masks(shown: Shown, ref: Any, masks: Any, chunk: int | None) -> Any
     lost = loss(shown, ref)
 
     def drop(masks: Any) -> Any:
-        return jax.tree.map(functools.partial(times, lost(masks)), masks)
+        return jax.tree.map(functools.partial(placed, lost(masks)), masks)
 
     def mean(totals: Any, masks: Any) -> Any:
         having = jnp.maximum(masks.sum(0), 1).astype(totals.dtype)

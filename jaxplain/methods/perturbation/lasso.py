@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_SWEEPS = 10_000  # at most, should rounding keep it going
+_SWEEPS = 10_000  # at most, should rounding keep it going: tens are enough as a rule
 
 
 def lasso(gram: Any, moment: Any, threshold: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,28 +11,27 @@ import jax.numpy as jnp
 from jaxplain._keys import checked
 from jaxplain._numerics.chunking import check_chunk
 from jaxplain._numerics.trees import root
+from jaxplain._types import Argnums, Explain, Function, Groups, Key, Tree
+from jaxplain.games import coalitions
+from jaxplain.games.game import make_game
 from jaxplain.methods.perturbation.lasso import lasso
-from jaxplain.methods.shapley import coalitions
-from jaxplain.methods.shapley.game import make_game
-from jaxplain.surrogate import staging
 
-Explain = Callable[..., Any]
 _HIGHEST = jax.lax.Precision.HIGHEST
 _SETS = 5000  # LIME's own default number, beside a ridge of 1
 _LASSO = 1e-3  # of f's standard deviation: some 0.1 % of a slope, as the ridge takes
 
 
 def lime(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     samples: int,
     penalty: str = "ridge",
     strength: float | None = None,
     width: float = 0.25,
     chunk: int | None = None,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""LIME: the slopes of a penalised linear fit to f with random groups at the reference.
 
@@ -82,7 +80,7 @@ def lime(
             f"strength={strength} ≥ 0 and width={width} > 0"
         )
 
-    def explain(*args: Any, key: Any = None) -> Any:
+    def explain(*args: Any, key: Key | None = None) -> Any:
         key = checked(key, "sets of groups", optional=True)
         game = make_game(f, ref, args, groups=groups, chunk=chunk, argnums=argnums)
         if samples >= 2**game.players:
@@ -93,7 +91,7 @@ def lime(
             )
         values = game.values(lambda i: masks[i], len(masks))
         slopes = _slopes(masks, values.reshape(len(values), -1), samples, penalty, strength, width)
-        return game.spread(slopes.reshape(game.players, *values.shape[1:]))
+        return game.per_element(slopes.reshape(game.players, *values.shape[1:]))
 
     return explain
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,15 +9,13 @@ import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, chunked_map
-from jaxplain.methods.perturbation.common import one_array
-from jaxplain.methods.shapley.game import as_value
+from jaxplain._types import Argnums, Explain, Function
+from jaxplain.methods.perturbation.masking import one_array
 from jaxplain.surrogate import staging
-
-Explain = Callable[..., Any]
 
 
 def in_silico_mutagenesis(
-    f: Callable[..., Any], *, chunk: int | None = None, argnums: staging.Argnums = 0
+    f: Function, *, chunk: int | None = None, argnums: Argnums = 0
 ) -> Explain:
     r"""What f gains by every single substitution: C_{la} = f(x, x_l := letter a) - f(x).
 
@@ -57,12 +54,13 @@ def in_silico_mutagenesis(
                 "take `jax.vmap` or `jaxplain.batched` of explain"
             )
         length, letters = x.shape
-        whole = as_value(staging.call(f, *staging.place(args, argnums, x)))
+        value = staging.array(f, args, argnums)
+        whole = value(x)
 
         def gain(number: Any) -> Any:
             letter = jax.nn.one_hot(number % letters, letters, dtype=x.dtype)
             mutant = x.at[number // letters].set(letter)
-            return as_value(staging.call(f, *staging.place(args, argnums, mutant))) - whole
+            return value(mutant) - whole
 
         gains = chunked_map(gain, jnp.arange(length * letters), chunk)
         return jnp.moveaxis(gains, 0, -1).reshape(*gains.shape[1:], length, letters)

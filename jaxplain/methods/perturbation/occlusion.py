@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,21 +12,19 @@ import numpy as np
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, weighted_sum
-from jaxplain.methods.perturbation.common import behind, loss, times
-from jaxplain.methods.shapley.game import shown_input
-from jaxplain.surrogate import staging
-
-Explain = Callable[..., Any]
+from jaxplain._types import Argnums, Explain, Function, Tree
+from jaxplain.games.game import shown_input
+from jaxplain.methods.perturbation.masking import behind, loss, placed
 
 
 def occlusion(
-    f: Callable[..., Any],
-    ref: Any,
+    f: Function,
+    ref: Tree,
     *,
     window: Any,
     strides: Any = 1,
     chunk: int | None = None,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""What f loses, in the mean over the windows around an element, when a window is covered.
 
@@ -69,7 +66,7 @@ def occlusion(
         steps = [strides] * len(leaves) if isinstance(strides, int) else _per_leaf(strides, tree)
         lost = loss(shown, ref)
 
-        def of(number: int) -> Any:
+        def leaf(number: int) -> Any:
             shape = leaves[number].shape
             size, step = _window(sizes[number], steps[number], shape)
             starts = [
@@ -94,13 +91,13 @@ def occlusion(
                 mask = jnp.broadcast_to(behind(mask, len(shape)), shape)
                 masks = [jnp.zeros(leaf.shape, bool) for leaf in leaves]
                 masks[number] = mask
-                return times(lost(jax.tree.unflatten(tree, masks)), mask)
+                return placed(lost(jax.tree.unflatten(tree, masks)), mask)
 
             total = weighted_sum(drop, jnp.asarray(corners), jnp.ones(len(corners)), chunk)
             count = behind(np.maximum(covered, 1), len(shape)).astype(total.dtype)
             return total / np.broadcast_to(count, total.shape)
 
-        return jax.tree.unflatten(tree, [of(number) for number in range(len(leaves))])
+        return jax.tree.unflatten(tree, [leaf(number) for number in range(len(leaves))])
 
     return explain
 

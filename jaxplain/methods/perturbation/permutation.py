@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxplain._keys import drawn
-from jaxplain._numerics.chunking import check_chunk, chunked_map, leading_size, moments
-from jaxplain._numerics.trees import root
-from jaxplain.methods.shapley.game import as_players, as_value, per_element
+from jaxplain._numerics.chunking import (
+    average,
+    check_chunk,
+    check_samples,
+    chunked_map,
+    leading_size,
+)
+from jaxplain._types import Argnums, Explain, Function, Groups, Key
+from jaxplain.games.players import as_players, per_element
 from jaxplain.surrogate import staging
-
-Explain = Callable[..., Any]
 
 
 def permutation_importance(
-    f: Callable[..., Any],
+    f: Function,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     samples: int = 1,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""What a score of many examples loses when a feature is shuffled among them.
 
@@ -62,33 +65,30 @@ def permutation_importance(
     arXiv 1801.01489, section 3.2.
     """
     check_chunk(chunk)
-    least = 2 if standard_error else 1
-    if samples < least:
-        raise ValueError(f"samples must be at least {least}, and is {samples}")
+    check_samples(samples, standard_error=standard_error)
 
     @drawn("permutations")
-    def explain(*args: Any, key: Any) -> Any:
+    def explain(*args: Any, key: Key) -> Any:
         xs = staging.as_numbers(staging.pick(args, argnums))
         count = leading_size(xs)
         example = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), xs)
         labels, players = as_players(groups, example)
-        whole = as_value(staging.call(f, *args))
+        value = staging.array(f, args, argnums)
+        whole = value(xs)
 
-        def lost(group: Any, key: Any) -> Any:
+        def lost(group: Any, key: Key) -> Any:
             order = jax.random.permutation(key, count)
             own = lambda at, v: jnp.broadcast_to((at == group)[None], v.shape)
             mixed = jax.tree.map(lambda at, v: jnp.where(own(at, v), v[order], v), labels, xs)
-            return whole - as_value(staging.call(f, *staging.place(args, argnums, mixed)))
+            return whole - value(mixed)
 
-        def of(group: Any) -> Any:
+        def score(group: Any) -> Any:
             keys = jax.random.split(jax.random.fold_in(key, group), samples)
-            return moments(lambda key: lost(group, key), keys, chunk)
+            lost_by = functools.partial(lost, group)
+            return average(lost_by, keys, chunk, standard_error=standard_error)
 
         at_once = None if chunk is None else max(1, chunk // samples)
-        mean, variance = chunked_map(of, jnp.arange(players), at_once)
-        spread = functools.partial(per_element, labels, example)
-        if not standard_error:
-            return spread(mean)
-        return spread(mean), spread(root(variance / (samples - 1)).astype(mean.dtype))
+        scores = chunked_map(score, jnp.arange(players), at_once)
+        return jax.tree.map(functools.partial(per_element, labels, example), scores)
 
     return explain

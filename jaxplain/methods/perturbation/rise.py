@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,22 +9,20 @@ import jax.numpy as jnp
 
 from jaxplain._keys import drawn
 from jaxplain._numerics.chunking import check_chunk, moments
-from jaxplain.methods.perturbation.common import behind, one_array
-from jaxplain.methods.shapley.game import as_value
+from jaxplain._types import Argnums, Explain, Function, Key, Tree
+from jaxplain.methods.perturbation.masking import behind, one_array
 from jaxplain.surrogate import staging
-
-Explain = Callable[..., Any]
 
 
 def rise(
-    f: Callable[..., Any],
-    ref: Any = 0.0,
+    f: Function,
+    ref: Tree = 0.0,
     *,
     grid: Any,
     samples: int,
     probability: float = 0.5,
     chunk: int | None = None,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""RISE: f's mean over random smooth masks, by how much of an element they let through.
 
@@ -66,9 +63,9 @@ def rise(
         raise ValueError(f"samples={samples} must be ≥ 1 and probability={probability} in (0, 1]")
 
     @drawn("masks")
-    def explain(*args: Any, key: Any) -> Any:
+    def explain(*args: Any, key: Key) -> Any:
         x = one_array(staging.as_numbers(staging.pick(args, argnums)), "rise")
-        reference = staging.as_reference(ref, x)
+        reference, value = staging.as_reference(ref, x), staging.array(f, args, argnums)
         if not 1 <= len(grid) <= x.ndim or min(grid) < 1:
             raise ValueError(f"a grid {tuple(grid)} does not fit into {x.shape}")
         is_floating = jnp.issubdtype(x.dtype, jnp.floating)
@@ -77,7 +74,7 @@ def rise(
         cell = tuple(-(-length // cells) for length, cells in zip(shape, grid, strict=True))
         large = tuple((cells + 1) * size for cells, size in zip(grid, cell, strict=True))
 
-        def seen(key: Any) -> Any:
+        def seen(key: Key) -> Any:
             on_key, *keys, cut_key = jax.random.split(key, 2 + len(grid))
             on = jax.random.bernoulli(on_key, probability, tuple(cells + 1 for cells in grid))
             smooth = jax.image.resize(on.astype(dtype), large, "linear")
@@ -88,7 +85,7 @@ def rise(
             else:  # one of the two, the mask being its probability: over the cut, E[mask > cut]
                 mask = (mask > jax.random.uniform(cut_key)).astype(dtype)
                 mixed = jnp.where(mask > 0, x, reference)
-            y = as_value(staging.call(f, *staging.place(args, argnums, mixed)))
+            y = value(mixed)
             shown = jnp.broadcast_to(mask / probability, x.shape).astype(y.dtype)
             return jnp.multiply.outer(y, shown)
 

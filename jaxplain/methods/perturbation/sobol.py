@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,21 +11,20 @@ import numpy as np
 
 from jaxplain._keys import drawn
 from jaxplain._numerics.chunking import check_chunk, chunked_map
-from jaxplain.methods.shapley.game import as_players, as_value, per_element
+from jaxplain._types import Argnums, Explain, Function, Groups, Key, Tree
+from jaxplain.games.players import as_players, per_element
 from jaxplain.surrogate import staging
-
-Explain = Callable[..., Any]
 
 
 def sobol(
-    f: Callable[..., Any],
-    ref: Any = 0.0,
+    f: Function,
+    ref: Tree = 0.0,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     samples: int,
     order: str = "total",
     chunk: int | None = None,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""Sobol indices: the share of f's variance under random masks that a group has a part in.
 
@@ -65,16 +63,18 @@ def sobol(
         raise ValueError(f"samples={samples} must be ≥ 2 and order={order!r} 'total' or 'first'")
 
     @drawn("masks")
-    def explain(*args: Any, key: Any) -> Any:
+    def explain(*args: Any, key: Key) -> Any:
         x = staging.as_numbers(staging.pick(args, argnums))
         reference = staging.as_reference(ref, x)
         labels, players = as_players(groups, x)
         points = jnp.asarray(_sobol_points(samples, 2 * players), jnp.float32)
         points = (points + jax.random.uniform(key, (1, 2 * players), points.dtype)) % 1
 
+        value_at = staging.array(f, args, argnums)
+
         def value(mask: Any) -> Any:
             mixed = jax.tree.map(lambda at, v, r: _mixed(mask[at], v, r), labels, x, reference)
-            return as_value(staging.call(f, *staging.place(args, argnums, mixed)))
+            return value_at(mixed)
 
         def compare(point: Any) -> Any:
             a, b = point[:players], point[players:]
@@ -95,7 +95,7 @@ def sobol(
     return explain
 
 
-def _mixed(mask: Any, value: Any, ref: Any) -> Any:
+def _mixed(mask: Any, value: Any, ref: Tree) -> Any:
     """Between the two; of integers and booleans the one that is nearer."""
     mask = jnp.broadcast_to(mask, value.shape)
     if jnp.issubdtype(value.dtype, jnp.floating):

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain._numerics.trees import root
-from jaxplain.methods.shapley import coalitions, indices, kernel_shap, permutations
-from jaxplain.methods.shapley.game import Game
+from jaxplain._types import Key
+from jaxplain.games import coalitions
+from jaxplain.games.game import Game
+from jaxplain.methods.shapley import designs, indices, kernel_shap, permutations
 from jaxplain.methods.shapley.gaussian_process import Estimator, Kernel, estimator
 
 _BLOCK = 2048  # pairs of one design at most: an estimator's matrices grow with their square
@@ -22,7 +24,7 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def index(
-    game: Game, name: str, order: int, samples: int | None, key: Any, with_error: bool
+    game: Game, name: str, order: int, samples: int | None, key: Key | None, with_error: bool
 ) -> tuple[Any, Any]:
     """An index of all sets of `order` players: exact without a key."""
     if key is None:
@@ -51,11 +53,11 @@ def index(
     return scores[0], root(squares[0]) if with_error else None
 
 
-def by_regression(game: Game, samples: int, key: Any, with_error: bool) -> tuple[Any, Any]:
+def by_regression(game: Game, samples: int, key: Key | None, with_error: bool) -> tuple[Any, Any]:
     """Shapley values by KernelSHAP: exact without a key."""
     if key is None:
         return _exact(game, "SII", 1), None
-    masks = coalitions.paired(game.players, _pairs(game, samples), "kernel")
+    masks = designs.paired(game.players, _pairs(game, samples), "kernel")
     (place,), (values,) = _paired_values(game, masks, 1, key)
     odd = (values[:, 0] - values[:, 1]) / 2
     scores, errors = kernel_shap.kernel_shap(masks, odd, with_error)
@@ -63,7 +65,7 @@ def by_regression(game: Game, samples: int, key: Any, with_error: bool) -> tuple
 
 
 def by_orders(
-    game: Game, levels: np.ndarray, samples: int, key: Any, with_error: bool
+    game: Game, levels: np.ndarray, samples: int, key: Key, with_error: bool
 ) -> tuple[Any, Any]:
     """The mean of what players add, over random orders of a tree of unions and their reverses."""
     if game.players == 1:
@@ -101,11 +103,11 @@ def _index_of_all(values: Any, name: str, players: int, order: int) -> Any:
     sizes = masks.sum(1)
     table = jnp.asarray(indices.coefficients(name, players, order), values.dtype)
 
-    def of(members: Any) -> Any:
+    def of_set(members: Any) -> Any:
         common = masks[:, members].sum(1)
         return jnp.tensordot(table[common, sizes], values, 1, precision=_HIGHEST)
 
-    return jax.lax.map(of, jnp.asarray(indices.sets(players, order)))
+    return jax.lax.map(of_set, jnp.asarray(indices.sets(players, order)))
 
 
 def _pairs(game: Game, samples: int | None) -> int:
@@ -116,7 +118,7 @@ def _pairs(game: Game, samples: int | None) -> int:
             f"{game.players} players take at least {2 * game.players} samples, and samples is "
             f"{samples}"
         )
-    return min((samples - 2) // 2, coalitions.pairs_of(game.players))
+    return min((samples - 2) // 2, designs.pairs_of(game.players))
 
 
 @functools.lru_cache(maxsize=16)
@@ -124,7 +126,7 @@ def _estimators(
     name: str, order: int, players: int, pairs: int
 ) -> tuple[np.ndarray, list[tuple[int, Estimator]]]:
     """A design, and the estimators of the parts of v that count: -1 the odd, 1 the even one."""
-    masks = coalitions.spread(players, pairs)
+    masks = designs.greedy(players, pairs)
     functions = 1 + players * (players - 1) // 2
     with_pairs = order > 1 and 2 * functions <= len(masks)
     signs = (-1, 1) if name == "STII" else ((-1) ** order,)
@@ -132,7 +134,7 @@ def _estimators(
     return masks, [(sign, estimator(kernel, masks)) for sign, kernel in kernels]
 
 
-def _paired_values(game: Game, masks: np.ndarray, blocks: int, key: Any) -> tuple[Any, Any]:
+def _paired_values(game: Game, masks: np.ndarray, blocks: int, key: Key) -> tuple[Any, Any]:
     """v of a design's pairs, (blocks, pairs, 2, *outputs), with players renamed by the key.
 
     In front of it the renaming, (blocks, n): which of the design's each player is.

@@ -18,8 +18,11 @@ import numpy as np
 
 from jaxplain.methods.shapley import indices
 
-SCALE = 0.1  # θ
+# θ: low orders dominate in networks. On three of 10 to 13 players a third or three times as much
+# changes squared errors by less than a factor of two, either way.
+SCALE = 0.1
 _NUGGET = 1e-12  # of the kernel's trace, against rounding where nearly all coalitions are given
+_DEPENDENT = 1e-9  # a pivot beside the largest: functions that the pairs can't tell apart
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,9 @@ class Kernel:
 
     def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """The covariance of the values of coalitions a and b."""
-        apart = (self.players - _signs(a) @ _signs(b).T) / 2
-        return (self.rho**apart + self.sign * self.rho ** (self.players - apart)) / 2
+        differing = (self.players - _signs(a) @ _signs(b).T) / 2
+        same = self.players - differing
+        return (self.rho**differing + self.sign * self.rho**same) / 2
 
     def functional(self, masks: np.ndarray) -> np.ndarray:
         r"""The index of k(·, R), (sets, coalitions).
@@ -122,7 +126,7 @@ def estimator(kernel: Kernel, masks: np.ndarray) -> Estimator:
     functions = flat.shape[1]
     base, triangle = np.linalg.qr(flat, mode="complete")
     pivots = np.abs(np.diag(triangle))
-    if len(masks) < functions or pivots.min() < 1e-9 * pivots.max():
+    if len(masks) < functions or pivots.min() < _DEPENDENT * pivots.max():
         raise ValueError(
             f"{len(masks)} pairs of coalitions do not tell {functions} functions apart"
         )

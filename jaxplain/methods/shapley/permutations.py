@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._types import Key
 
-def draw_ranks(levels: np.ndarray, count: int, key: Any) -> Any:
+
+def draw_ranks(levels: np.ndarray, count: int, key: Key) -> Any:
     """Places of players in `count` random orders, in which unions stay together: (count, n).
 
     Args:
@@ -19,7 +21,7 @@ def draw_ranks(levels: np.ndarray, count: int, key: Any) -> Any:
       key: a PRNG key.
     """
 
-    def order(key: Any) -> Any:
+    def order(key: Key) -> Any:
         drawn = [
             jax.random.uniform(k, (len(level),))[level]
             for k, level in zip(jax.random.split(key, len(levels)), levels, strict=True)

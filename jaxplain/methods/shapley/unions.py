@@ -12,9 +12,29 @@ from __future__ import annotations
 
 from math import comb
 
+import jax
 import numpy as np
 
-from jaxplain.methods.shapley.coalitions import every
+from jaxplain._types import Groups, Tree
+from jaxplain.games.coalitions import every
+from jaxplain.games.game import Game
+from jaxplain.games.players import as_players
+
+
+def union_of(labels: Groups, game: Game, x: Tree) -> np.ndarray:
+    """Each player's union at one level."""
+    union, _ = as_players(labels, x)
+    pairs = [
+        np.stack([np.broadcast_to(part, leaf.shape).ravel() for part in (player, label)], axis=1)
+        for player, label, leaf in zip(
+            *map(jax.tree.leaves, (game.labels, union, game.shapes)), strict=True
+        )
+    ]
+    found = np.unique(np.concatenate(pairs), axis=0)
+    if len(found) > game.players:
+        twice = int(found[:-1, 0][np.diff(found[:, 0]) == 0][0])
+        raise ValueError(f"player {twice} lies in more than one of the unions in groups")
+    return found[:, 1]
 
 
 def nested(levels: list[np.ndarray]) -> np.ndarray:

@@ -7,32 +7,27 @@ own is a function of a vector of zeros and ones: `shapley_values(v, 0.0)(jnp.one
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain._keys import checked, nothing_drawn
-from jaxplain._numerics.chunking import check_chunk
+from jaxplain._types import Argnums, Explain, Function, Groups, Key, Tree
+from jaxplain.games.game import Game
 from jaxplain.methods.shapley import estimators, indices, unions
-from jaxplain.methods.shapley.game import Game, as_players, make_game
+from jaxplain.methods.shapley.explainer import ENUMERATED, explainer
 from jaxplain.surrogate import staging
-
-Explain = Callable[..., Any]
-_EXACT = 16  # players that are enumerated
 
 
 def shapley_values(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     samples: int | None = None,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""Shapley values: φ_i = Σ_{S ∌ i} |S|! (n-1-|S|)!/n! (v(S ∪ i) - v(S)).
 
@@ -78,21 +73,21 @@ def shapley_values(
     pairs and sizes of coalitions by Musco & Witter, arXiv 2410.01917, algorithm 1.
     """
 
-    def scores(game: Game, key: Any) -> tuple[Any, Any]:
+    def scores(game: Game, key: Key) -> tuple[Any, Any]:
         return estimators.index(game, "SII", 1, samples, key, standard_error)
 
-    return _explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
+    return explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
 
 
 def banzhaf_values(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     samples: int | None = None,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""Banzhaf values: β_i = 2^{1-n} Σ_{S ∌ i} (v(S ∪ i) - v(S)).
 
@@ -121,21 +116,21 @@ def banzhaf_values(
     Source: Banzhaf, "Weighted voting doesn't work" (1965); Wang & Jia, arXiv 2205.15466, eq. 2.
     """
 
-    def scores(game: Game, key: Any) -> tuple[Any, Any]:
+    def scores(game: Game, key: Key) -> tuple[Any, Any]:
         return estimators.index(game, "BII", 1, samples, key, standard_error)
 
-    return _explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
+    return explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
 
 
 def kernel_shap(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     samples: int,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""KernelSHAP: the additive game that fits v best under the Shapley kernel.
 
@@ -168,21 +163,21 @@ def kernel_shap(
     (the constraint) and section 3.2 (pairs).
     """
 
-    def scores(game: Game, key: Any) -> tuple[Any, Any]:
+    def scores(game: Game, key: Key) -> tuple[Any, Any]:
         return estimators.by_regression(game, samples, key, standard_error)
 
-    return _explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
+    return explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
 
 
 def permutation_shapley(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
-    groups: Any = None,
+    groups: Groups = None,
     samples: int,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""Shapley values as the mean, over random orders and their reverses, of what a player adds.
 
@@ -214,25 +209,25 @@ def permutation_shapley(
     Source: Mitchell et al., arXiv 2104.12199, section 3 (antithetic sampling).
     """
 
-    def scores(game: Game, key: Any) -> tuple[Any, Any]:
+    def scores(game: Game, key: Key) -> tuple[Any, Any]:
         levels = np.arange(game.players)[None]
         return estimators.by_orders(game, levels, samples, key, standard_error)
 
-    return _explainer(
+    return explainer(
         f, refs, scores, samples, groups, chunk, standard_error, argnums, always_drawn=True
     )
 
 
 def owen_values(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
-    groups: Any,
+    groups: Groups,
     players: Any = None,
     samples: int | None = None,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""Owen values: Shapley values where players enter union by union.
 
@@ -267,24 +262,24 @@ def owen_values(
     Source: Owen, "Values of games with a priori unions" (1977); Winter (1989) for several levels.
     """
 
-    def levels_of(game: Game, x: Any) -> np.ndarray:
+    def levels_of(game: Game, x: Tree) -> np.ndarray:
         several = isinstance(groups, list | tuple) and not staging.same_tree(groups, x)
-        levels = [_union_of(level, game, x) for level in (groups if several else [groups])]
+        levels = [unions.union_of(level, game, x) for level in (groups if several else [groups])]
         return unions.nested([*levels, np.arange(game.players)])
 
-    def scores(game: Game, key: Any, x: Any) -> tuple[Any, Any]:
+    def scores(game: Game, key: Key, x: Tree) -> tuple[Any, Any]:
         levels = levels_of(game, x)
         if samples is not None:
             return estimators.by_orders(game, levels, samples, key, standard_error)
         count = unions.coalitions(levels)
-        if count > 2**_EXACT:
+        if count > 2**ENUMERATED:
             raise ValueError(
-                f"these unions take {count} evaluations, more than {2**_EXACT}: give samples="
+                f"these unions take {count} evaluations, more than {2**ENUMERATED}: give samples="
             )
         masks, weights = unions.matrix(levels)
         return estimators.by_matrix(game, masks, weights), None
 
-    return _explainer(
+    return explainer(
         f,
         refs,
         scores,
@@ -299,16 +294,16 @@ def owen_values(
 
 
 def shapley_interactions(
-    f: Callable[..., Any],
-    refs: Any,
+    f: Function,
+    refs: Tree,
     *,
     order: int = 2,
     index: str = "SII",
-    groups: Any = None,
+    groups: Groups = None,
     samples: int | None = None,
     chunk: int | None = None,
     standard_error: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""Interactions of pairs or triples: I(T) = Σ_{S ⊆ N∖T} w_|S| Σ_{U ⊆ T} (-1)^|T∖U| v(S ∪ U).
 
@@ -352,7 +347,7 @@ def shapley_interactions(
     if index not in ("SII", "STII", "FSII"):
         raise ValueError(f"unknown index {index!r}: one of 'SII', 'STII', 'FSII'")
 
-    def scores(game: Game, key: Any) -> tuple[Any, Any]:
+    def scores(game: Game, key: Key) -> tuple[Any, Any]:
         if game.players < order:
             raise ValueError(f"an interaction of {order} takes as many players: {game.players}")
         return estimators.index(game, index, order, samples, key, standard_error)
@@ -364,79 +359,6 @@ def shapley_interactions(
             array = array.at[(..., *sets[:, list(axes)].T)].set(jnp.moveaxis(values, 0, -1))
         return array
 
-    return _explainer(
-        f, refs, scores, samples, groups, chunk, standard_error, argnums, spread=symmetric
+    return explainer(
+        f, refs, scores, samples, groups, chunk, standard_error, argnums, arranged=symmetric
     )
-
-
-# What they share.
-
-
-def _explainer(
-    f: Callable[..., Any],
-    refs: Any,
-    scores: Callable[..., tuple[Any, Any]],
-    samples: int | None,
-    groups: Any,
-    chunk: int | None,
-    standard_error: bool,
-    argnums: staging.Argnums,
-    *,
-    always_drawn: bool = False,
-    with_input: bool = False,
-    spread: Callable[[Game, Any], Any] = Game.spread,
-) -> Explain:
-    """An explain of scores(game, key) → (players, *outputs) and their errors, None for zeros.
-
-    The key is None where all coalitions are evaluated, unless orders are `always_drawn`.
-    """
-    check_chunk(chunk)
-
-    def run(args: tuple[Any, ...], key: Any) -> Any:
-        game = make_game(f, refs, args, groups=groups, chunk=chunk, argnums=argnums)
-        if samples is None or (not always_drawn and samples >= 2**game.players):
-            key = None
-            if not always_drawn:
-                _check_exact(game.players, samples)
-        else:
-            key = checked(key, "coalitions")
-        extra = (staging.pick(args, argnums),) if with_input else ()
-        values, errors = scores(game, key, *extra)
-        if not standard_error:
-            return spread(game, values)
-        errors = jnp.zeros_like(values) if errors is None else errors
-        return spread(game, values), spread(game, errors)
-
-    def explain(*args: Any) -> Any:
-        return run(args, None)
-
-    def explain_drawn(*args: Any, key: Any = None) -> Any:
-        return run(args, checked(key, "coalitions", optional=True))
-
-    if samples is None:
-        return nothing_drawn(explain, "without samples= all coalitions are evaluated")
-    return explain_drawn
-
-
-def _check_exact(players: int, samples: int | None) -> None:
-    if players > _EXACT and samples is None:
-        raise ValueError(
-            f"{players} players have 2^{players} = {2.0**players:.3g} coalitions to evaluate, and "
-            f"more than {_EXACT} players are not enumerated: give samples=, or groups= of elements"
-        )
-
-
-def _union_of(labels: Any, game: Game, x: Any) -> np.ndarray:
-    """Each player's union at one level."""
-    union, _ = as_players(labels, x)
-    pairs = [
-        np.stack([np.broadcast_to(part, leaf.shape).ravel() for part in (player, label)], axis=1)
-        for player, label, leaf in zip(
-            *map(jax.tree.leaves, (game.labels, union, game.shapes)), strict=True
-        )
-    ]
-    found = np.unique(np.concatenate(pairs), axis=0)
-    if len(found) > game.players:
-        twice = int(found[:-1, 0][np.diff(found[:, 0]) == 0][0])
-        raise ValueError(f"player {twice} lies in more than one of the unions in groups")
-    return found[:, 1]

@@ -19,7 +19,7 @@ from jaxplain.surrogate.values.pair import Pair, Paired
 from jaxplain.surrogate.values.parted import Parted
 
 
-def tapped(table: RuleTable, *, multiply: bool) -> RuleTable:
+def with_taps(table: RuleTable, *, multiply: bool) -> RuleTable:
     """The table with probes that receive contributions, or the multipliers themselves."""
     if not issubclass(table.lifted, Paired):
         return table  # a sum by the table's own rule: multipliers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,15 +12,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxplain._numerics import frames
 from jaxplain._numerics.chunking import chunked_map, leading_size
+from jaxplain._types import Explain, Function, Key
 
 
 def batched(
-    explain: Callable[..., Any],
+    explain: Function,
     *,
     chunk: int,
     in_axes: Any = 0,
     progress: bool = True,
-) -> Callable[..., Any]:
+) -> Explain:
     r"""explain of many examples, `chunk` at a time: E_i = explain(x_i, …).
 
     One compiled program runs chunk after chunk, and results are taken off the device, so memory
@@ -62,7 +62,7 @@ def batched(
     def program(shared: Any, items: Any) -> Any:
         return jax.vmap(lambda mapped: join(shared, mapped))(items)
 
-    def run(*args: Any, key: Any = None) -> Any:
+    def run(*args: Any, key: Key | None = None) -> Any:
         args = frames.as_arrays(args)
         axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
         if len(axes) != len(args) or any(axis not in (0, None) for axis in axes):

@@ -1,4 +1,4 @@
-"""What the perturbations share."""
+"""What f loses by a mask, and the masks' shapes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain.methods.shapley.game import Shown, as_value
+from jaxplain._types import Tree
+from jaxplain.games.game import Shown
 from jaxplain.surrogate import staging
 
 
-def loss(shown: Shown, ref: Any) -> Callable[[Any], Any]:
+def loss(shown: Shown, ref: Tree) -> Callable[[Any], Any]:
     """A mask, a tree like what is shown, → what f loses when its elements are at the reference."""
     ref = staging.as_reference(ref, shown.example)
     everything = jax.tree.map(lambda v: jnp.ones(v.shape, bool), shown.example)
-    whole = as_value(shown.value(everything, ref))
+    whole = shown.value(everything, ref)
 
     def lost(mask: Any) -> Any:
-        return whole - as_value(shown.value(jax.tree.map(jnp.logical_not, mask), ref))
+        return whole - shown.value(jax.tree.map(jnp.logical_not, mask), ref)
 
     return lost
 
 
-def times(lost: Any, mask: Any) -> Any:
-    """Losses (*outputs) at a mask's elements."""
+def placed(lost: Any, mask: Any) -> Any:
+    """Losses (*outputs) at a mask's elements, 0 elsewhere."""
     return jnp.multiply.outer(lost, mask.astype(lost.dtype))
 
 
@@ -35,7 +36,7 @@ def behind(array: Any, rank: int) -> Any:
     return array.reshape(array.shape + (1,) * (rank - array.ndim))
 
 
-def one_array(x: Any, method: str) -> Any:
+def one_array(x: Tree, method: str) -> Any:
     """`x`, which `method` takes only as one array."""
     if not staging.same_tree(x, 0):
         raise TypeError(f"{method} explains one array, and x is {jax.tree.map(np.shape, x)}")

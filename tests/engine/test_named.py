@@ -229,7 +229,7 @@ def test_while_loops_are_not_entered():
         return jax.lax.while_loop(lambda x: x.sum() > 1, body, x)
 
     assert list(jxp.names(f)(X)) == ["halved"]
-    with pytest.raises(ValueError, match=r"'while' at .*test_taps.py.*lax.scan"):
+    with pytest.raises(ValueError, match=r"'while' at .*test_named.py.*lax.scan"):
         jxp.capture(f, "halved")(X)
 
 

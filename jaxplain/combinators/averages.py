@@ -1,4 +1,4 @@
-"""Combinators: explanations averaged over references and over noise."""
+"""Explanations averaged over references and over noise."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._keys import drawn, nothing_drawn
-from jaxplain._numerics.chunking import check_chunk, leading_size, moments
-from jaxplain._numerics.trees import root
+from jaxplain._numerics.chunking import average, check_chunk, check_samples, leading_size, moments
+from jaxplain._types import Argnums, Explain, Function, Key, Method, Tree
 from jaxplain.surrogate import staging
 
 _REDUCTIONS = ("mean", "square", "variance")
 
 
-def expected(method: Callable[..., Any]) -> Callable[..., Any]:
+def expected(method: Method) -> Callable[..., Explain]:
     r"""A method averaged over references: E_r[method(f, r)(x)].
 
     Under `vmap` over examples with the same references, what a method computes of a reference
@@ -58,33 +58,29 @@ def expected(method: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def expected_method(
-        f: Callable[..., Any],
-        refs: Any,
+        f: Function,
+        refs: Tree,
         *,
         chunk: int | None = None,
         standard_error: bool = False,
         **options: Any,
-    ) -> Callable[..., Any]:
+    ) -> Explain:
         check_chunk(chunk)
         argnums = options.get("argnums", 0)
 
-        def average(refs: Any, args: tuple[Any, ...]) -> Any:
+        def explain_at(refs: Tree, args: tuple[Any, ...]) -> Any:
             refs = staging.as_references(refs, staging.as_numbers(staging.pick(args, argnums)))
-            count = leading_size(refs)
-            if standard_error and count < 2:
+            if standard_error and leading_size(refs) < 2:
                 raise ValueError("a standard error takes at least two references, and refs has one")
-            mean, variance = moments(lambda ref: method(f, ref, **options)(*args), refs, chunk)
-            if not standard_error:
-                return mean
-            error = lambda m, v: root(v / (count - 1)).astype(m.dtype)
-            return mean, jax.tree.map(error, mean, variance)
+            explain = lambda ref: method(f, ref, **options)(*args)
+            return average(explain, refs, chunk, standard_error=standard_error)
 
         @drawn("refs, which is a function of (x, key)")
-        def explain_drawn(*args: Any, key: Any) -> Any:
-            return average(refs(staging.as_numbers(staging.pick(args, argnums)), key), args)
+        def explain_drawn(*args: Any, key: Key) -> Any:
+            return explain_at(refs(staging.as_numbers(staging.pick(args, argnums)), key), args)
 
         def explain_given(*args: Any) -> Any:
-            return average(refs, args)
+            return explain_at(refs, args)
 
         if callable(refs):
             return explain_drawn
@@ -94,14 +90,14 @@ def expected(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def smooth(
-    explain: Callable[..., Any],
+    explain: Function,
     *,
-    stdev: Any,
+    stdev: Tree,
     samples: int,
     reduce: str = "mean",
     chunk: int | None = None,
-    argnums: staging.Argnums = 0,
-) -> Callable[..., Any]:
+    argnums: Argnums = 0,
+) -> Explain:
     r"""An explanation averaged over Gaussian noise on the input.
 
     With e_s = explain(x + σ ε_s), ε_s ~ N(0, 1): the mean of e_s ("mean", SmoothGrad), of e_s²
@@ -132,21 +128,20 @@ def smooth(
     Source: Smilkov et al., arXiv 1706.03825, section 3.1; Adebayo et al., arXiv 1810.03307
     (VarGrad); Hooker et al., arXiv 1806.10758 (squared).
     """
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1, and is {samples}")
+    check_samples(samples)
     if reduce not in _REDUCTIONS:
         raise ValueError(f"unknown reduce {reduce!r}: one of {_REDUCTIONS}")
 
     check_chunk(chunk)
 
     @drawn("the noise")
-    def smoothed(*args: Any, key: Any) -> Any:
+    def smoothed(*args: Any, key: Key) -> Any:
         x = staging.as_input(staging.pick(args, argnums))
         scale = staging.as_reference(stdev, x)
         leaves, tree = jax.tree.flatten(x)
         is_random = "key" in inspect.signature(explain).parameters
 
-        def noisy(key: Any) -> Any:
+        def noisy(key: Key) -> Any:
             key, *keys = jax.random.split(key, len(leaves) + 1)
             noise = [
                 jax.random.normal(k, leaf.shape, leaf.dtype)
@@ -159,7 +154,7 @@ def smooth(
                 *staging.place(args, argnums, moved), **({"key": key} if is_random else {})
             )
 
-        def squared(key: Any) -> Any:
+        def squared(key: Key) -> Any:
             return jax.tree.map(jnp.square, noisy(key))
 
         explained = squared if reduce == "square" else noisy
