@@ -72,14 +72,16 @@ def slope(step: Step) -> Slope:
     return _smooth(step)
 
 
-def finite(slope: Any, value: Any, reference: Any, delta: Any) -> Any:
+def finite(slope: Any, value: Any, reference: Any, delta: Any, lost: Any) -> Any:
     """The slope of a whole chain; its quotient, or 0 at Δ = 0, where an equation's is not finite.
 
     That is where one of them overflows, or where it has no derivative: the root of a 0 that stays.
-    An end that counts as infinite has its quotient too, by its stand-in.
+    An end that counts as infinite has its quotient too, by its stand-in. So has the chain where it
+    is `lost`, by an infinite number on the way, to whose stand-in no closed form leads.
     """
     value, reference = value.astype(delta.dtype), reference.astype(delta.dtype)
     known = jnp.isfinite(slope) & ~(is_infinite(value) | is_infinite(reference))
+    known &= (delta == 0) | ~lost
     return _unless(known, slope, value, reference, delta)
 
 
@@ -87,6 +89,17 @@ def change(x: Any, x0: Any) -> Any:
     """x - x0 of a root, in float32 at least: a chain of half precision is rounded at its end."""
     wide = jnp.promote_types(jnp.result_type(x0), jnp.float32)
     return difference(x.astype(wide), x0.astype(wide))
+
+
+_NO_NUMBER = -1e4  # unlike any other that comes up
+
+
+def seen(array: Any) -> Any:
+    """The array with some number for what is none: what comes of it is one only if it is discarded.
+
+    Whoever makes it and whoever discards it then mean the same change.
+    """
+    return jnp.where(jnp.isnan(array), _NO_NUMBER, array)
 
 
 def difference(u: Any, u0: Any) -> Any:

@@ -192,6 +192,8 @@ def _spreads(atom: Atom, shape: Sequence[int], axes: Sequence[int], producers: P
     kept = [axis for axis in range(len(shape)) if axis not in axes]
     while isinstance(atom, Variable):
         dims = atom.aval.shape
+        if not dims and not kept:
+            return True
         if len(dims) != len(shape) or any(dims[axis] != shape[axis] for axis in kept):
             return False
         equation = _producer(atom, producers, "broadcast_in_dim", "reshape", "convert_element_type")
@@ -230,25 +232,45 @@ def _match_softmax(equation: Equation, producers: Producers) -> Match | None:
 
 
 def _match_log_softmax(equation: Equation, producers: Producers) -> Match | None:
-    """t - log(sum(exp(t)))."""
+    """t - log(sum(exp(t))), or x - logsumexp(x)."""
     if equation.primitive.name != "sub":
         return None
     t, subtracted = equation.inputs
-    log = _producer(_unshape(subtracted, producers), producers, "log")
-    found = None if log is None else _sum_of_exp(log.inputs[0], producers)
-    if found is None or found[0] is not t:
+    total = _producer(_unshape(subtracted, producers), producers, "log", "add")
+    found = None if total is None else _match_logsumexp(total, producers)
+    if found is None or found[0] != (t,):
         return None
-    axes = found[1]
-    kept = tuple(size for axis, size in enumerate(t.aval.shape) if axis not in axes)
-    keepdims = tuple(1 if axis in axes else size for axis, size in enumerate(t.aval.shape))
+    axes = found[1]["axes"]
     # Where the sum was reshaped before the logarithm it must still line up with t.
-    if log is None or log.aval.shape not in (kept, keepdims):
-        return None
-    if equation.aval.shape != t.aval.shape:
-        return None
-    if not _spreads(subtracted, t.aval.shape, axes, producers):
+    if total is None or not _less_than(equation, total, axes, producers):
         return None
     return (_unshifted(t, axes, producers),), {"axes": axes}
+
+
+def _match_shifted(equation: Equation, producers: Producers) -> Match | None:
+    """x - max(x)."""
+    if equation.primitive.name != "sub":
+        return None
+    x, subtracted = equation.inputs
+    top = _producer(_unshape(subtracted, producers), producers, "reduce_max")
+    if top is None or top.inputs[0] is not x:
+        return None
+    axes = tuple(top.params["axes"])
+    return ((x,), {"axes": axes}) if _less_than(equation, top, axes, producers) else None
+
+
+def _less_than(
+    equation: Equation, total: Equation, axes: tuple[int, ...], producers: Producers
+) -> bool:
+    """Whether a difference is of an array and of a reduction of it, spread over these axes."""
+    x, subtracted = equation.inputs
+    kept = tuple(size for axis, size in enumerate(x.aval.shape) if axis not in axes)
+    keepdims = tuple(1 if axis in axes else size for axis, size in enumerate(x.aval.shape))
+    return (
+        total.aval.shape in (kept, keepdims)
+        and equation.aval.shape == x.aval.shape
+        and _spreads(subtracted, x.aval.shape, axes, producers)
+    )
 
 
 def _weighted_sum_of_exp(atom: Atom, producers: Producers) -> tuple[Any, ...] | None:
@@ -392,5 +414,6 @@ def logsumexp_of(x: Any, weight: Any, *, axes: tuple[int, ...], signed: bool = F
 softmax = Pattern("softmax", _match_softmax)
 log_softmax = Pattern("log_softmax", _match_log_softmax)
 logsumexp = Pattern("logsumexp", _match_logsumexp)
+shifted = Pattern("shifted", _match_shifted)
 relu = Pattern("relu", _match_relu)
 tap = Pattern("tap", _match_tap, active=2)

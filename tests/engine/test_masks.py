@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
@@ -61,6 +61,114 @@ def test_finite_and_complete(mask, fill, read):
     assert jnp.abs(contributions).max() < 20
     change = jax.vmap(f)(X) - jax.vmap(f)(REF)
     np.testing.assert_allclose(contributions.sum(1), change, 1e-5, 3e-6)
+
+
+# A row each: some are seen at both ends, none at the reference, none at x, others than before.
+ROWS = np.array([[2, 0.5, 3, 1], [2, 0.5, 3, 1], [0, 1, 1.2, 0.3], [2, 0.5, 1, 1.8]], np.float32)
+ROWS_REF = np.array(
+    [[1, 1.8, 2.5, 0], [0, 0.1, 0.2, 0], [2, 0.5, 3, 1], [1, 1.8, 2.5, 0]], np.float32
+)
+SEEN = 1.5  # what is larger is seen
+SPELLED: dict[str, Callable] = {
+    "where": lambda h, low: jnp.where(h > SEEN, h, low),
+    "where not": lambda h, low: jnp.where(h <= SEEN, low, h),
+    "of another": lambda h, low: jnp.where(h[::-1] > SEEN, h, low),
+    "added": lambda h, low: h + jnp.where(h > SEEN, 0, low),
+    "bias": lambda h, low: h + (1 - (h > SEEN).astype(h.dtype)) * jnp.maximum(low, -1e30),
+    "product": lambda h, low: jnp.where(h > SEEN, 1, 0) * h + (h <= SEEN) * jnp.maximum(low, -1e30),
+}
+OUTPUTS = np.array([0.5, -1.0, 2.0, 0.3], np.float32)
+
+
+def known(p: Any) -> Any:
+    return jnp.where(jnp.isnan(p), 0, p)
+
+
+def by_hand(h: Any) -> Any:
+    e = jnp.exp(h - h.max())
+    return known(e @ OUTPUTS.astype(h.dtype) / e.sum())
+
+
+def pairwise(join: Callable) -> Callable:
+    return lambda h: join(join(h[0], h[1]), join(h[2], h[3]))
+
+
+READ_ROW: dict[str, Callable] = {
+    "logsumexp": jax.nn.logsumexp,
+    "softmax": lambda h: known(jax.nn.softmax(h)) @ OUTPUTS.astype(h.dtype),
+    "exp of log_softmax": lambda h: (
+        known(jnp.exp(jax.nn.log_softmax(h))) @ OUTPUTS.astype(h.dtype)
+    ),
+    "less logsumexp": lambda h: (
+        known(jnp.exp(h - jax.nn.logsumexp(h))) @ OUTPUTS.astype(h.dtype)
+    ),
+    "softmax by hand": by_hand,
+    "log sum exp": lambda h: jnp.log(jnp.exp(h).sum()),
+    "log1p sum exp": lambda h: jnp.log1p(jnp.exp(h).sum()),
+    "logaddexp": pairwise(jnp.logaddexp),
+    "max": jnp.max,
+    "maximum": pairwise(jnp.maximum),
+    "sort": lambda h: jnp.sort(h)[-1],
+}
+
+
+@settings(max_examples=14, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(list(SPELLED)),
+    st.sampled_from(FILLS),
+    st.sampled_from(list(READ_ROW)),
+    st.sampled_from(["float32", "float64"]),
+)
+@example("where", "infinity", "logsumexp", "float32")
+@example("where", "lowest", "exp of log_softmax", "float32")
+@example("bias", -1e9, "softmax", "float64")
+@example("of another", -1e30, "softmax by hand", "float32")
+@example("of another", "infinity", "maximum", "float64")
+@example("where", -1e9, "less logsumexp", "float32")
+def test_what_comes_to_be_seen_changes_by_something_finite(mask, fill, read, dtype):
+    """Rows are independent parts, and each gets its own change."""
+    nan_between = fill == "infinity" and read in ("softmax by hand", "logaddexp")
+    of = [0, 3] if nan_between else [0, 1, 2, 3]  # of a row wholly of -inf
+
+    def of_row(h: Any) -> Any:
+        low = {"infinity": -jnp.inf, "lowest": jnp.finfo(h.dtype).min}.get(fill, fill)
+        return jnp.maximum(READ_ROW[read](SPELLED[mask](h, low)), -3)
+
+    with jax.enable_x64(dtype == "float64"):
+        x, ref = (rows[of].astype(dtype) for rows in (ROWS, ROWS_REF))
+        rows = jax.vmap(of_row)
+        explain = jax.jit(lambda x, ref: jxp.deeplift(lambda x: rows(x).sum(), ref)(x))
+        contributions, change = np.asarray(explain(x, ref)), np.asarray(rows(x) - rows(ref))
+    assert np.isfinite(contributions).all()
+    assert np.abs(contributions).max() < 20
+    np.testing.assert_allclose(contributions.sum(1), change, 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize("rules", ["reveal_cancel", "central_limit"])
+def test_in_parts_that_a_mask_hides_at_the_reference(rules):
+    f = lambda x: jax.nn.relu(jax.nn.logsumexp(jnp.where(x > SEEN, x, -jnp.inf)))
+    contributions = jxp.deeplift(f, ROWS_REF[1], rules=rules)(ROWS[1])
+    np.testing.assert_allclose(contributions.sum(), f(ROWS[1]), 1e-5)
+
+
+@pytest.mark.parametrize("where", [jnp.isnan, None])
+def test_a_softmax_of_nothing_that_is_guarded(where):
+    def f(x):
+        if where is None:
+            return jax.nn.softmax(x, where=x > SEEN) @ OUTPUTS
+        p = jax.nn.softmax(jnp.where(x > SEEN, x, -jnp.inf))
+        return jnp.where(where(p), 0, p) @ OUTPUTS
+
+    for x, ref in ((ROWS[1], ROWS_REF[1]), (ROWS_REF[1], ROWS[1])):
+        contributions = jxp.deeplift(f, ref)(x)
+        np.testing.assert_allclose(contributions.sum(), f(x) - f(ref), 1e-5)
+
+
+@pytest.mark.parametrize("summed", [False, True])
+def test_an_exponential_that_overflows_on_the_way(summed):
+    f = lambda x: 1 / (1 + (jnp.exp(-x).sum() if summed else jnp.exp(-x[0])))
+    contributions = jxp.deeplift(f, 0.0)(jnp.array([-100.0]))
+    np.testing.assert_allclose(contributions, -0.5, 1e-6)
 
 
 @pytest.mark.parametrize("rules", ["reveal_cancel", "central_limit"])

@@ -24,8 +24,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach, with_backward
+from jaxplain.surrogate.divided_difference import difference
 from jaxplain.surrogate.rules.chain import slope
-from jaxplain.surrogate.rules.parted import Choice, Kind, choice, transpose
+from jaxplain.surrogate.rules.parted import Choice, Kind, choice, masked_once, transpose
 from jaxplain.surrogate.table import RuleTable
 from jaxplain.surrogate.values.parted import Parts
 from jaxplain.surrogate.values.region import Expression
@@ -73,12 +74,13 @@ def central_limit(
 def _nonlinear(expression: Expression, root: Any, chosen: bool) -> Parts:
     def slopes(squares: Any, x: Any, x0: Any, constants: Any) -> tuple[Any, Any, Any]:
         """A, B and Δy, with Δy = A Δz + B V."""
-        delta = x - x0
+        delta = difference(x, x0)
         secant = slope(expression, x, x0, constants)
         change = secant * delta
         if not chosen:
             return secant, jnp.zeros_like(secant), change
         known = (squares > float(jnp.finfo(delta.dtype).tiny)) & jnp.isfinite(squares)
+        known &= ~masked_once(expression, x, x0, constants)[0]
         squares = jnp.where(known, squares, 1)
         half, middle = jnp.sqrt(delta * delta / 4 + squares / 2), (x + x0) / 2
         mean = jnp.where(known, slope(expression, middle + half, middle - half, constants), secant)

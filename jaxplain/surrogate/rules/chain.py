@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.values.pair import Pair, is_real
 from jaxplain.surrogate.values.region import Expression, Region, zip_by_id
 
-_MASK = 1e8  # times the size of both ends: larger corners of a choice are masked numbers
+_MASK = 1e8  # times the size of both ends: larger corners are masked numbers
 _MOST_PLAYERS = 6  # of a choice: 2⁶ corners are evaluated
 
 
@@ -76,12 +77,17 @@ def _valued_slope(
     """The same of several roots, of which one moves and the others are constants."""
     if references is None:
         references = expression.all_values(starts, constants)
-    delta = divided_difference.change(values[moving], starts[moving])
+    tame = is_tame(expression)
+    on_the_way = [values[moving], starts[moving]]
+    ends = on_the_way if tame else map(divided_difference.seen, on_the_way)
+    delta = divided_difference.change(*ends)
     slopes: dict[int, Any] = {id(expression.keys[moving]): jnp.ones_like(delta)}
     known = {**zip_by_id(expression.keys, starts), **zip_by_id(expression.nodes, references)}
 
     def step(node: Region, operands: list[Any]) -> Any:
         result = node.equation.function(*operands)
+        if node is not expression.output and is_real(node):
+            on_the_way.extend([result, known[id(node)]])
         slopes[id(node)] = divided_difference.slope(
             divided_difference.Step(
                 equation=node.equation,
@@ -102,9 +108,11 @@ def _valued_slope(
     if found is None:
         found = jnp.zeros_like(delta)
     found = jnp.broadcast_to(found, delta.shape)
-    if is_tame(expression):
+    if tame:
         return result, found
-    return result, divided_difference.finite(found, result, known[id(expression.output)], delta)
+    lost = functools.reduce(jnp.logical_or, map(divided_difference.is_infinite, on_the_way))
+    ends = result, known[id(expression.output)]
+    return result, divided_difference.finite(found, *ends, delta, lost)
 
 
 def shapley(expression: Expression) -> Any:
@@ -136,7 +144,6 @@ def _shapley_slope(expression: Expression, player: int, ends: Any, constants: An
     """Σ_S |S|!(n-1-|S|)!/n! (g(S ∪ i) - g(S))/Δ_i, each difference a chain of the root i."""
     count = len(expression.roots)
     others = [i for i in range(count) if i != player]
-    chooses = any(node.equation.primitive.name == "select_n" for node in expression.nodes)
     total: Any = 0
     for present in itertools.product((0, 1), repeat=count - 1):
         chosen = dict(zip(others, present, strict=True))
@@ -144,9 +151,7 @@ def _shapley_slope(expression: Expression, player: int, ends: Any, constants: An
         size = sum(present)
         weight = math.factorial(size) * math.factorial(count - 1 - size) / math.factorial(count)
         slope = _valued_slope(expression, here, there, constants, None, player)[1]
-        if chooses:
-            slope = _tamed(expression, slope, (there, here), ends, constants, player)
-        total += weight * slope
+        total += weight * _tamed(expression, slope, (there, here), ends, constants, player)
     return total
 
 
@@ -166,7 +171,8 @@ def _tamed(
     start, end = map(evaluate, corners)
     wild0, wild = (~(jnp.abs(corner) <= size) for corner in (start, end))
     change = jnp.where(wild, middle, end) - jnp.where(wild0, middle, start)
-    delta = divided_difference.change(corners[1][player], corners[0][player])
+    ends = (divided_difference.seen(corner[player]) for corner in corners[::-1])
+    delta = divided_difference.change(*ends)
     still = delta == 0
     secant = jnp.where(still, 0, change.astype(delta.dtype) / jnp.where(still, 1, delta))
     return jnp.where(wild | wild0, secant.astype(slope.dtype), slope)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from jaxplain._patterns import inside
 from jaxplain.surrogate import compat, primitives
+from jaxplain.surrogate.divided_difference import difference, quotient, stand_in
 from jaxplain.surrogate.program import Equation, broadcast
 from jaxplain.surrogate.rules.bilinear import bilinear
 from jaxplain.surrogate.rules.chain import rescaled
@@ -55,6 +56,7 @@ class Place:
 
 
 Choice = Callable[[Place], bool]
+_MASK = 1e8  # times the other end's size: what is larger is a masked number
 
 _MAPS = {"dense": "dot_general", "conv": "conv_general_dilated"}
 
@@ -141,6 +143,15 @@ def _nonlinear(kind: Kind, region: Region, expression: Expression) -> Parted:
     everywhere = not any(map(_has_a_domain, expression.nodes))
     parts = kind.nonlinear(expression, root, everywhere and kind.chosen(place))
     return kind.lifted(region.value, region.reference, parts, note=region.note)
+
+
+def masked_once(expression: Expression, x: Any, x0: Any, constants: Any) -> tuple[Any, Any]:
+    """Where x is a masked number at one end alone, and Δy/Δx there: no part of such a change leads
+    to a value."""
+    size, size0 = jnp.abs(stand_in(x)), jnp.abs(stand_in(x0))
+    masked = jnp.maximum(size, size0) > _MASK * (1 + jnp.minimum(size, size0))
+    ends = (expression.evaluate([end], constants) for end in (x, x0))
+    return masked, quotient(*ends, difference(x, x0), 0, ~masked)
 
 
 def _has_a_domain(node: Region) -> bool:

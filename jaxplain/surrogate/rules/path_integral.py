@@ -23,6 +23,7 @@ Arrays = list[Array]
 Items = Callable[[Array], Array]
 
 _NODES = 8  # Gauss-Legendre nodes
+_MASK = 1e8  # times what they sum to: contributions that only masked numbers make
 _TRUSTED = 8  # roundings of an item's Δy: what the integral may miss of it without a correction
 
 
@@ -124,11 +125,26 @@ def multipliers(
     integral, have, coarse, size = _integral(
         _finite(vjp, starts, deltas, cotangents), deltas, items, nodes
     )
-    missing = _inner(items, cotangents, changes) - have
+    total = _inner(items, cotangents, changes)
+    missing = total - have
     rounding = _rounding(items, cotangents, outputs) + _rounding(items, integral, operands)
     share = _share(missing, have - coarse, size, rounding)
     corrected = _corrected(items, integral, deltas, share * missing)
-    return [m.astype(d.dtype) for m, d in zip(corrected, deltas, strict=True)]
+    uncancelled = _uncancelled(items, corrected, deltas, total)
+    return [m.astype(d.dtype) for m, d in zip(uncancelled, deltas, strict=True)]
+
+
+def _uncancelled(items: Items, multipliers: Arrays, deltas: Arrays, total: Array) -> Arrays:
+    """What masked numbers make that come to be seen while others are masked is the difference of
+    infinite contributions: each has its share of it by their sizes."""
+    sizes = [jnp.abs(_wide(m) * _wide(d)) for m, d in zip(multipliers, deltas, strict=True)]
+    size = _total(items, sizes)
+    lost = size > _MASK * (1 + jnp.abs(total))
+    share = jnp.where(lost, total / jnp.where(lost, size, 1), 0)
+    return [
+        jnp.where(_spread(lost, m) != 0, _spread(share, m) * jnp.abs(m) * jnp.sign(_wide(d)), m)
+        for m, d in zip(multipliers, deltas, strict=True)
+    ]
 
 
 def _segment(values: Arrays, references: Arrays) -> tuple[Arrays, Arrays]:

@@ -20,7 +20,7 @@ from jaxplain.surrogate.rules.linear_solve import linear_solve
 from jaxplain.surrogate.rules.maximum import winner
 from jaxplain.surrogate.rules.path_integral import path_integral
 from jaxplain.surrogate.rules.pooling import chosen_place
-from jaxplain.surrogate.rules.softmax import log_softmax, logsumexp, softmax
+from jaxplain.surrogate.rules.softmax import log_softmax, logsumexp, shifted, softmax
 from jaxplain.surrogate.rules.whole import unwalkable, whole
 from jaxplain.surrogate.table import Rule, RuleTable
 from jaxplain.surrogate.values.pair import Pair
@@ -65,6 +65,7 @@ def rescale(*, norm_theta: float | None = None) -> RuleTable:
     table = table.register(patterns.softmax, softmax, waiting=True)
     table = table.register(patterns.log_softmax, log_softmax, waiting=True)
     table = table.register(patterns.logsumexp, logsumexp, waiting=True)
+    table = table.register(patterns.shifted, shifted, waiting=True)
     return table.register(primitives.group("linear_solve"), linear_solve(table))
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach, with_backward
 from jaxplain.surrogate.rules.chain import slope
-from jaxplain.surrogate.rules.parted import Choice, Kind, choice, transpose
+from jaxplain.surrogate.rules.parted import Choice, Kind, choice, masked_once, transpose
 from jaxplain.surrogate.table import RuleTable
 from jaxplain.surrogate.values.parted import Parts
 from jaxplain.surrogate.values.region import Expression
@@ -82,16 +82,20 @@ def _nonlinear(expression: Expression, root: Any, chosen: bool) -> Parts:
 def _reveal_cancel_slopes(
     expression: Expression, parts: Any, x: Any, x0: Any, constants: Any
 ) -> tuple[Any, Any]:
-    """m_{Δ+} = ½[g(x0+Δ+) - g(x0) + g(x) - g(x0+Δ-)]/Δ+, and the same with + and - exchanged."""
+    """m_{Δ+} = ½[g(x0+Δ+) - g(x0) + g(x) - g(x0+Δ-)]/Δ+, and the same with + and - exchanged.
+
+    Of what a mask shows at one end alone both are Δy/Δx.
+    """
     positive, negative = parts
     up, down = x0 + positive, x0 + negative
 
     def between(start: Any, step: Any) -> Any:
         return slope(expression, start + step, start, constants)
 
+    masked, secant = masked_once(expression, x, x0, constants)
     return (
-        (between(x0, positive) + between(down, positive)) / 2,
-        (between(x0, negative) + between(up, negative)) / 2,
+        jnp.where(masked, secant, (between(x0, positive) + between(down, positive)) / 2),
+        jnp.where(masked, secant, (between(x0, negative) + between(up, negative)) / 2),
     )
 
 

@@ -1,4 +1,7 @@
-"""Softmax, log-softmax and logsumexp, by logarithmic means of both ends' probabilities."""
+"""Softmax, log-softmax and logsumexp, by logarithmic means of both ends' probabilities.
+
+And a shift by the maximum, where it is not one of these.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain.surrogate import divided_difference
-from jaxplain.surrogate.backward import attach
+from jaxplain.surrogate import compat, divided_difference
+from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.divided_difference import difference, stand_in
 from jaxplain.surrogate.patterns import logsumexp_of
 from jaxplain.surrogate.program import Equation
@@ -17,11 +20,12 @@ from jaxplain.surrogate.values.lifted import settled, value
 from jaxplain.surrogate.values.pair import Pair, Paired, reference
 
 Axes = tuple[int, ...]
+Ends = tuple[Any, Any]
 _FAR = 1e8  # a shift of all logits that only masks make: it cancels, but not by rounding
 
 
 def _probabilities(
-    x: Any, x0: Any, axes: Axes, weight: Any, signed: bool
+    x: Any, x0: Any, axes: Axes, weight: Any = None, signed: bool = False
 ) -> tuple[Any, Any, Any, Any]:
     """ln p and ln p0 (in float32 at least) of two softmaxes, and p and p0.
 
@@ -29,8 +33,8 @@ def _probabilities(
     where the sum must not be negative (`signed` says that it may).
     """
 
-    def log_softmax(x: Any) -> Any:
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    def log_softmax(x: Any) -> Any:  # even where all are masked
+        x = stand_in(x).astype(jnp.promote_types(x.dtype, jnp.float32))
         if weight is None:
             return stand_in(jax.nn.log_softmax(x, axis=axes))
         return stand_in(x - logsumexp_of(x, weight, axes=axes, signed=signed))
@@ -65,15 +69,15 @@ def _rule(
         others = [value(settled(operand)) for operand in operands[1:]]
         if not isinstance(x, Paired):
             return equation.bind(x, *others)
-        axes, weighted = equation.params["axes"], equation.params.get("weighted", False)
+        axes, signed = equation.params["axes"], equation.params.get("signed", False)
+        weighted = equation.params.get("weighted", False)
 
-        def primal(active: Any, passive: Any) -> Any:
-            return equation.function(active[0], *active[1])
-
-        def kept(active: Any, passive: Any) -> Any:
+        def forward(active: Any, passive: Any) -> Any:
             x, others = active
-            weight = others[0] if weighted else None
-            return residuals(equation, x, passive, axes, weight)
+            x0, y0 = passive
+            y = equation.function(x, *others)
+            weighting = (others[0] if weighted else None), signed
+            return y, residuals((x, x0), (y, y0), axes, weighting)
 
         def transposed(saved: Any, cotangent: Any) -> Any:
             return backward(saved, cotangent, axes).astype(dtype), None
@@ -81,20 +85,25 @@ def _rule(
         # What else spells it (a shift of its own) changes the value's rounding alone; frozen as it
         # is, it is the reference's own at the reference.
         dtype = x.dtype
-        result = attach(primal, kept, transposed)((x.value, others), x.reference)
-        return [Pair(result, equation.function(*map(reference, operands)))]
+        y0 = equation.function(*map(reference, operands))
+        y = with_backward(forward, transposed)((x.value, others), (x.reference, y0))
+        return [Pair(y, y0)]
 
     return rule
 
 
-def _softmax_means(equation: Equation, x: Any, x0: Any, axes: Axes, weight: Any) -> Any:
-    """L; where all logits shift far, Δp/Δx (one Δx for all), or Δp itself where that is 1/0."""
-    log_p, log_p0, p, p0 = _probabilities(x, x0, axes, None, False)
-    far, shift = _far(x, x0, axes)
-    inverse = 1 / jnp.where(far, shift, 1).astype(p.dtype)
+def _softmax_means(logits: Ends, ends: Ends, axes: Axes, weighting: Any) -> Any:
+    """L; where all logits shift far, Δp/Δx (one Δx for all), or Δp itself of those that stay.
+
+    A p that is no number is to be discarded (see `seen`).
+    """
+    log_p, log_p0, p, p0 = _probabilities(*logits, axes)
+    far, shift = _far(*logits, axes)
+    stays = jnp.abs(difference(*logits)) <= _FAR / 2
+    apart = difference(*map(divided_difference.seen, ends)).astype(p.dtype)
+    apart = jnp.where(stays, apart, apart / jnp.where(far, shift, 1).astype(p.dtype))
     means = divided_difference.exp(log_p, log_p0, p, p0)
-    apart = jnp.where(x == x0, p - p0, (p - p0) * inverse)
-    return jnp.where(far, apart, means).astype(x.dtype), far
+    return jnp.where(far, apart, means).astype(ends[0].dtype), far
 
 
 def _softmax_backward(saved: Any, cotangent: Any, axes: Axes) -> Any:
@@ -107,7 +116,7 @@ def _softmax_backward(saved: Any, cotangent: Any, axes: Axes) -> Any:
     means, far = saved
     means = means.astype(jnp.promote_types(means.dtype, jnp.float32))
     cotangent = cotangent.astype(means.dtype)
-    centred = cotangent - _at_largest(means, cotangent, axes)
+    centred = cotangent - jnp.where(far, 0, _at_largest(means, cotangent, axes))
     stays = jnp.abs(means) > 1 / _FAR  # beyond any Δp/Δx of a far shift
     result = means * (centred - _average(jnp.where(far & ~stays, 0, means), centred, axes))
     return jnp.where(far & stays, 0, result)
@@ -124,31 +133,82 @@ def _average(weights: Any, array: Any, axes: Axes) -> Any:
     return _sum(weights * array, axes) / jnp.where(total == 0, 1, total)
 
 
-def _log_softmax_means(equation: Equation, x: Any, x0: Any, axes: Axes, weight: Any) -> Any:
-    """w = L/ΣL; where all logits shift far, Δln p/Δx."""
-    log_p, log_p0, p, p0 = _probabilities(x, x0, axes, None, False)
-    (far, _), delta = _far(x, x0, axes), difference(x, x0).astype(p.dtype)
+def _log_softmax_means(logits: Ends, ends: Ends, axes: Axes, weighting: Any) -> Any:
+    """w = L/ΣL; where all logits shift far, Δln p of those that stay, and Δln p/Δx of the others
+    with their share Δp/ΣΔp of what the former lose, by Δx."""
+    log_p, log_p0, p, p0 = _probabilities(*logits, axes)
+    (far, _), delta = _far(*logits, axes), difference(*logits).astype(p.dtype)
     means = divided_difference.exp(log_p, log_p0, p, p0)
-    apart = jnp.where(delta == 0, 0, (log_p - log_p0) / jnp.where(delta == 0, 1, delta))
-    return jnp.where(far, apart, means / _sum(means, axes)).astype(x.dtype), far
+    stays = far & (jnp.abs(delta) <= _FAR / 2)
+    inverse = 1 / jnp.where(far & ~stays, delta, 1)
+    moved = jnp.where(far & ~stays, p - p0, 0)
+    total = _sum(moved, axes)
+    share = moved / jnp.where(total == 0, 1, total) * inverse
+    # As rounded: beside a mask little is left of ln p.
+    change = difference(*map(divided_difference.seen, ends)).astype(p.dtype)
+    weights = jnp.where(far, change * inverse, means / _sum(means, axes))
+    dtype = ends[0].dtype
+    return weights.astype(dtype), share.astype(dtype), stays, far
 
 
 def _log_softmax_backward(saved: Any, cotangent: Any, axes: Axes) -> Any:
-    """m_j = m^o_j - w_j Σ_i m^o_i."""
-    weights, far = saved
-    return jnp.where(far, weights * cotangent, cotangent - weights * _sum(cotangent, axes))
+    """m_j = m^o_j - w_j Σ_i m^o_i; where all logits shift far, m^o_j Δln p_j/Δx_j of those that
+    move, which also share what those that stay lose."""
+    weights, share, stays, far = saved
+    own = weights * cotangent
+    apart = jnp.where(stays, 0, own) + share * _sum(jnp.where(stays, own, 0), axes)
+    return jnp.where(far, apart, cotangent - weights * _sum(cotangent, axes))
 
 
-def _logsumexp_means(equation: Equation, x: Any, x0: Any, axes: Axes, weight: Any) -> Any:
-    """w = L/ΣL."""
-    means = _log_means(x, x0, axes, weight, equation.params["signed"])
-    return means / _sum(means, axes)
+def _logsumexp_means(logits: Ends, ends: Ends, axes: Axes, weighting: Any) -> Any:
+    """w = L/ΣL; where what is seen at one end is masked at the other, and w Δx infinite, that of
+    exp, sum and log one by one: w_j Δx_j = Δe_j Δy/ΔS, with e = exp(x) and S their sum."""
+    (x, _), (weight, _), delta = logits, weighting, difference(*logits)
+    means = _log_means(*logits, axes, *weighting)
+    means = means / _sum(means, axes)
+    far = _sum(jnp.abs(means * delta), axes) > _FAR
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y, y0 = (jnp.reshape(stand_in(end).astype(wide), far.shape) for end in ends)
+    top = jnp.maximum(y, y0)
+    total, total0 = jnp.exp(y - top), jnp.exp(y0 - top)
+    _, _, p, p0 = _probabilities(*logits, axes, *weighting)
+    change = p * total - p0 * total0
+    change = change if weight is None else jnp.where(weight == 0, 0, weight * change)
+    slope = 1 / divided_difference.exp(y - top, y0 - top, total, total0)
+    apart = jnp.where(delta == 0, 0, change * slope / jnp.where(delta == 0, 1, delta))
+    return jnp.where(far, apart.astype(x.dtype), means)
 
 
 def _logsumexp_backward(weights: Any, cotangent: Any, axes: Axes) -> Any:
     """m_j = w_j m^o."""
     shape = tuple(1 if axis in axes else size for axis, size in enumerate(weights.shape))
-    return weights * cotangent.reshape(shape)
+    return weights * jnp.reshape(cotangent, shape)
+
+
+def _shifted_ends(logits: Ends, ends: Ends, axes: Axes, weighting: Any) -> Any:
+    return compat.apart(logits[0]), logits[1]
+
+
+def _shifted_backward(saved: Any, cotangent: Any, axes: Axes) -> Any:
+    """m_j = m^o_j, less Σ m^o of the winners (see `maximum`); where all shift far, m^o_j Δt_j/Δx_j.
+
+    There Δt_j = Δx_j - Δ max x is the difference of two infinite changes: what it makes is owed to
+    x_j if it moves, and to the winners if it stays.
+    """
+    x, x0 = saved
+    (far, shift), delta = _far(x, x0, axes), difference(x, x0)
+    rises = shift > 0
+    end = jnp.where(rises, x, x0)
+    wins = end == jnp.max(end, axis=axes, keepdims=True)
+    wins = wins / jnp.maximum(_sum(wins.astype(x.dtype), axes), 1)
+    own = _sum(wins * delta, axes)
+    share = wins * jnp.where(own == 0, 1, shift / jnp.where(own == 0, 1, own))
+    change, change0 = (stand_in(v) - jnp.max(stand_in(v), axis=axes, keepdims=True) for v in saved)
+    change = cotangent * (change - change0)
+    stays = jnp.abs(delta) <= _FAR / 2
+    apart = jnp.where(stays, 0, change / jnp.where(stays, 1, delta))
+    apart += wins * _sum(jnp.where(stays, change, 0), axes) / jnp.where(far, own, 1)
+    return jnp.where(far, apart, cotangent - share * _sum(cotangent, axes))
 
 
 def _sum(array: Any, axes: Axes) -> Any:
@@ -158,3 +218,4 @@ def _sum(array: Any, axes: Axes) -> Any:
 softmax = _rule(_softmax_means, _softmax_backward)
 log_softmax = _rule(_log_softmax_means, _log_softmax_backward)
 logsumexp = _rule(_logsumexp_means, _logsumexp_backward)
+shifted = _rule(_shifted_ends, _shifted_backward)
