@@ -111,8 +111,8 @@ def _valued_slope(
     if tame:
         return result, found
     lost = functools.reduce(jnp.logical_or, map(divided_difference.is_infinite, on_the_way))
-    ends = result, known[id(expression.output)]
-    return result, divided_difference.finite(found, *ends, delta, lost)
+    reference = known[id(expression.output)]
+    return result, divided_difference.finite(found, result, reference, delta, lost)
 
 
 def shapley(expression: Expression) -> Any:

@@ -150,8 +150,8 @@ def masked_once(expression: Expression, x: Any, x0: Any, constants: Any) -> tupl
     to a value."""
     size, size0 = jnp.abs(stand_in(x)), jnp.abs(stand_in(x0))
     masked = jnp.maximum(size, size0) > _MASK * (1 + jnp.minimum(size, size0))
-    ends = (expression.evaluate([end], constants) for end in (x, x0))
-    return masked, quotient(*ends, difference(x, x0), 0, ~masked)
+    y, y0 = (expression.evaluate([end], constants) for end in (x, x0))
+    return masked, quotient(y, y0, difference(x, x0), 0, ~masked)
 
 
 def _has_a_domain(node: Region) -> bool:
