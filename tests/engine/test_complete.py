@@ -6,7 +6,6 @@ variable must give exactly g(x_i) − g(ref_i); and small cases are compared wit
 their definition.
 """
 
-import itertools
 import math
 
 import flax.linen as nn
@@ -18,7 +17,7 @@ from jax import lax
 
 import jaxplain as jxp
 from tests.support import zoo
-from tests.support.checks import magnitude, total
+from tests.support.checks import magnitude, shapley, total
 from tests.support.functions import ELEMENTWISE, VECTOR
 from tests.support.marks import some_slow
 from tests.support.zoo import ZOO, Model, cast, draw, paired, random_like, references
@@ -257,20 +256,6 @@ def test_perceptrons_agree_with_the_rule_by_hand(name, x64):
 
 
 # --- Shapley values from their definition -------------------------------------------------------
-
-
-def shapley(f, x, ref):
-    """The mean marginal contribution over all orders."""
-    n = len(x)
-    phi = np.zeros(n)
-    for order in itertools.permutations(range(n)):
-        point = np.array(ref, np.float64)
-        for i in order:
-            before = float(f(*point))
-            point[i] = x[i]
-            phi[i] += (float(f(*point)) - before) / math.factorial(n)
-    return phi
-
 
 PLAYERS = {
     "mul": (lambda a, b: a * b, 2),

@@ -6,17 +6,14 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
+from tests.support.marks import slow_but
 from tests.support.zoo import ZOO, references
 
 QUICK = ("cnn_max_pool_overlapping_same", "rnn_lstm")
 RULES = ("reveal_cancel", "central_limit")
 
 
-def marks(name):
-    return [] if name in QUICK else [pytest.mark.slow]
-
-
-MODELS = [pytest.param(name, marks=marks(name)) for name in ZOO]
+MODELS = slow_but(ZOO, QUICK)
 
 
 @pytest.mark.parametrize("rules", RULES)

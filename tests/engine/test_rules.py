@@ -1,7 +1,5 @@
 """The worked values of the rules: products, quotients, choices, norms, solves, frozen values."""
 
-import itertools
-import math
 from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any
@@ -13,26 +11,10 @@ import pytest
 from jax import lax
 
 import jaxplain as jxp
-from tests.support.checks import draw, multipliers, read
+from tests.support.checks import draw, multipliers, read, shapley
 
 pytestmark = pytest.mark.usefixtures("x64")
 assert_close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10)
-
-
-def shapley(g: Callable, x: Any, ref: Any) -> np.ndarray:
-    """Each player's Shapley value by its definition: the mean over all orders of joining."""
-    n = len(x)
-    values = {
-        coalition: np.asarray(g(*(x[i] if i in coalition else ref[i] for i in range(n))))
-        for size in range(n + 1)
-        for coalition in itertools.combinations(range(n), size)
-    }
-    total = np.zeros((n, *np.shape(values[()])))
-    for order in itertools.permutations(range(n)):
-        for k, player in enumerate(order):
-            before, after = (tuple(sorted(order[:j])) for j in (k, k + 1))
-            total[player] += values[after] - values[before]
-    return total / math.factorial(n)
 
 
 def contributions(g: Callable, x: Any, ref: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ import pytest
 
 import jaxplain as jxp
 from jaxplain._numerics.chunking import moments, weighted_sum
+from tests.support.checks import flops
 from tests.support.marks import some_slow
 
 KEY = jax.random.key(0)
@@ -60,10 +61,6 @@ def mean(results):
 
 def temporary(function, *args):
     return jax.jit(function).lower(*args).compile().memory_analysis().temp_size_in_bytes
-
-
-def flops(function, *args):
-    return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
 
 
 METHODS = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
+from tests.support.checks import flops
 
 KEYS = jax.random.split(jax.random.key(1), 8)
 W1, W2, W3 = (
@@ -345,11 +346,6 @@ def test_losses_over_hidden_scores_have_gradients(x64):
     np.testing.assert_allclose(jnp.vdot(slope, direction), numeric, rtol=1e-6)
 
 
-def flops(explain, xs):
-    cost = jax.jit(jax.vmap(explain)).lower(xs).compile().cost_analysis()
-    return (cost[0] if isinstance(cost, list) else cost).get("flops", 0)
-
-
 def test_all_layers_cost_one_pass_and_nothing_below_is_differentiated():
     weights = jax.random.normal(KEYS[0], (5, 64, 64)) / 8
 
@@ -359,13 +355,14 @@ def test_all_layers_cost_one_pass_and_nothing_below_is_differentiated():
         return x.sum()
 
     xs = jax.random.normal(KEYS[0], (64, 64))
-    gradient = flops(jxp.gradient(deep), xs)
-    assert flops(jxp.deeplift(deep, jnp.zeros(64), at="layer_*"), xs) < 1.5 * gradient
-    assert flops(jxp.gradient(deep, at="layer_4"), xs) < 0.7 * gradient
+    cost = lambda explain, xs: flops(jax.vmap(explain), xs)
+    gradient = cost(jxp.gradient(deep), xs)
+    assert cost(jxp.deeplift(deep, jnp.zeros(64), at="layer_*"), xs) < 1.5 * gradient
+    assert cost(jxp.gradient(deep, at="layer_4"), xs) < 0.7 * gradient
     along = dict(ref=jnp.zeros(64), steps=4)
-    path = flops(jxp.integrated_gradients(deep, **along), xs)
-    assert flops(jxp.conductance(deep, at="layer_2", **along), xs) < 1.3 * path
-    assert flops(jxp.neuron_integrated_gradients(deep, at="layer_2", **along), xs) < 1.3 * path
+    path = cost(jxp.integrated_gradients(deep, **along), xs)
+    assert cost(jxp.conductance(deep, at="layer_2", **along), xs) < 1.3 * path
+    assert cost(jxp.neuron_integrated_gradients(deep, at="layer_2", **along), xs) < 1.3 * path
 
 
 def test_errors():

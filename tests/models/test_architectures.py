@@ -10,17 +10,15 @@ from flax import nnx
 import jaxplain as jxp
 from tests.support.architectures import ARCHITECTURES, mixture, one_hot_gates, threshold_gates
 from tests.support.checks import magnitude, total
+from tests.support.marks import slow_but
 from tests.support.zoo import Model, cast, draw, paired, references, weights
 
 QUICK = ("mobilenet", "mamba", "graph_attention")
 ROUTED = {"mixture_of_experts"}  # may leave a gap, which is another test's subject
 
 
-def marks(name):
-    return [] if name in QUICK else [pytest.mark.slow]
 
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in ARCHITECTURES])
+@pytest.mark.parametrize("name", slow_but(ARCHITECTURES, QUICK))
 def test_complete_in_float32(name, record_property):
     m = ARCHITECTURES[name]()
 

@@ -1,5 +1,7 @@
 """Small checks that tests share, and the methods that are called as f and a reference."""
 
+import itertools
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -62,3 +64,25 @@ def multipliers(f: Callable, x: Any, ref: Any, **options: Any) -> Any:
     assert abs(total - change) <= tolerance, f"contributions sum to {total}, and Δf is {change}"
     assert abs(gap) <= tolerance
     return m
+
+
+def shapley(g: Callable, x: Any, ref: Any) -> np.ndarray:
+    """Each player's Shapley value by its definition: the mean over all orders of joining."""
+    n = len(x)
+    values = {
+        coalition: np.asarray(g(*(x[i] if i in coalition else ref[i] for i in range(n))))
+        for size in range(n + 1)
+        for coalition in itertools.combinations(range(n), size)
+    }
+    total = np.zeros((n, *np.shape(values[()])))
+    for order in itertools.permutations(range(n)):
+        for k, player in enumerate(order):
+            before, after = (tuple(sorted(order[:j])) for j in (k, k + 1))
+            total[player] += values[after] - values[before]
+    return total / math.factorial(n)
+
+
+def flops(function: Callable, *args: Any) -> float:
+    """XLA's count of a compiled function's floating-point operations."""
+    cost = jax.jit(function).lower(*args).compile().cost_analysis()
+    return (cost[0] if isinstance(cost, list) else cost).get("flops", 0)

@@ -9,3 +9,9 @@ import pytest
 def some_slow(values: Iterable[Any], slow: Container[Any]) -> list[Any]:
     """The values, those in `slow` marked so."""
     return [pytest.param(v, marks=pytest.mark.slow) if v in slow else v for v in values]
+
+
+def slow_but(values: Iterable[Any], quick: Container[Any]) -> list[Any]:
+    """The values, those that are not in `quick` marked slow."""
+    values = list(values)
+    return some_slow(values, [v for v in values if v not in quick])
