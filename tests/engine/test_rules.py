@@ -147,6 +147,13 @@ def test_what_is_tied_at_both_ends_shares(read):
     assert c[1, 0] > 0.4
 
 
+def test_a_choice_between_scalars_waits_through_a_reshape():
+    """As in slogdet: log 0 where there is none."""
+    f = lambda x: jnp.where((x == 0).any(), -jnp.inf, jnp.log(x).sum()).reshape(1) @ jnp.ones(1)
+    x, ref = jnp.array([2.0, 3.0]), jnp.array([1.0, 4.0])
+    np.testing.assert_allclose(jxp.deeplift(f, ref)(x), jnp.log(x / ref), 1e-5)
+
+
 def several(v: Any) -> Any:
     return reduce(jnp.multiply, list(v))
 

@@ -128,8 +128,8 @@ class Region(Waiting):
 
         def visit(operand: Any) -> Any:
             if not isinstance(operand, Paired):
-                constant = jnp.ndim(operand) == 0
-                return operand if constant else equation.function(broadcast(operand, self.shape))
+                spreads = jnp.ndim(operand) == 0 and self.shape
+                return operand if spreads else equation.function(broadcast(operand, self.shape))
             if id(operand) not in moved:
                 if isinstance(operand, Region):
                     inner = tuple(map(visit, operand.operands))
