@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
 from jaxplain._types import Argnums, Function, Tree
@@ -16,6 +17,7 @@ from jaxplain.surrogate import compat, staging
 from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.interpreter import interpret
+from jaxplain.surrogate.rules import whole
 from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.table import RuleTable
 from jaxplain.surrogate.values.lifted import Lifted, settled
@@ -72,8 +74,30 @@ def surrogate_values(
         references = jax.tree.leaves(staging.as_reference(ref, x))
     else:
         references = [None] * len(staged.leaves)
-    outputs, at_reference = _run(table, staged.jaxpr, list(staged.leaves), references)
+    leaves = list(staged.leaves)
+    if whole.closes(staged.jaxpr, [True] * len(leaves)):
+        _refuse_unrun(table, staged.jaxpr, leaves, references)
+    outputs, at_reference = _run(table, staged.jaxpr, leaves, references)
     return jax.tree.unflatten(staged.tree, outputs), jax.tree.unflatten(staged.tree, at_reference)
+
+
+def _refuse_unrun(
+    table: RuleTable, jaxpr: ClosedJaxpr, leaves: list[Any], references: list[Any]
+) -> None:
+    """What is refused when a multiplier arrives is refused before anything is computed.
+
+    A loop that ends at x may never do so at the reference.
+    """
+
+    def explain(leaves: list[Any], references: list[Any]) -> Any:
+        def smooth(leaves: list[Any]) -> list[Any]:
+            outputs = _run(table, jaxpr, leaves, references)[0]
+            return [y for y in outputs if jnp.issubdtype(jnp.result_type(y), jnp.inexact)]
+
+        outputs, vjp = jax.vjp(smooth, leaves)
+        return vjp(list(map(jnp.ones_like, outputs)))
+
+    jax.eval_shape(explain, leaves, references)
 
 
 def _run(table: RuleTable, jaxpr: ClosedJaxpr, leaves: list[Any], references: list[Any]) -> Any:

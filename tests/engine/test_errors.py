@@ -331,6 +331,24 @@ def test_a_while_loop_over_x_names_its_alternatives():
     says(error, "while", "fori_loop", "scan", "test_errors.py:")
 
 
+def test_a_while_loop_is_refused_before_it_runs():
+    """At a reference of zeros this one never ends."""
+    runs = []
+
+    def f(x):
+        def double(v):
+            jax.debug.callback(lambda: runs.append(1))
+            return 2 * v
+
+        return lax.while_loop(lambda v: v.sum() < 10, double, x).sum()
+
+    for ref in (0.0, 0.5):
+        with pytest.raises(jxp.UnsupportedPrimitive, match="while"):
+            jxp.deeplift(f, ref)(jnp.ones(2))
+    jax.effects_barrier()
+    assert not runs
+
+
 def test_a_while_loop_whose_count_is_known_but_carries_x_names_its_alternatives():
     def f(x, n):
         return lax.fori_loop(0, n, lambda i, v: jnp.sin(v), x).sum()

@@ -17,9 +17,6 @@ from tests.support.programs import PROGRAMS
 
 QUICK = ["callback_with_a_rule", "bcoo_matvec", "switch_on_rank", "shard_map_with_a_sum"]
 KNOWN = {
-    "scipy_cg": "the solve's value is not f's, which stops at its tolerance",
-    "scipy_gmres": "the solve's value is not f's, which stops at its tolerance",
-    "slogdet": "a choice that waits through a reshape",
     "bcoo_product_of_two": "JAX has no transpose of it",
 }
 

@@ -146,7 +146,7 @@ def test_found(name):
     kind, f, axis = SPELLINGS[name]
     x, ref = draw(0, ROWS, ROWS), draw(1, ROWS, ROWS)
     scalar = read(f)
-    assert found(scalar, x, ref) == {kind}
+    assert found(scalar, x, ref) - {"shifted"} == {kind}
     ct = np.cos(2.0 * np.arange(f(x).size)).reshape(f(x).shape)
     value, m = jax.value_and_grad(jxp.override(scalar, jxp.rules.rescale(), ref))(x)
     np.testing.assert_allclose(value, scalar(x), 1e-5, 1e-6)
@@ -200,7 +200,8 @@ PARTLY_FOUND: dict[str, Callable] = {
 def test_not_found(name):
     f = read((NOT_FOUND | PARTLY_FOUND)[name])
     x, ref = draw(0, ROWS, ROWS), draw(1, ROWS, ROWS)
-    assert found(f, x, ref) <= ({"logsumexp"} if name in PARTLY_FOUND or "log" in name else set())
+    allowed = {"logsumexp"} if name in PARTLY_FOUND or "log" in name else set()
+    assert found(f, x, ref) - {"shifted"} <= allowed
     surrogate = jxp.override(f, jxp.rules.rescale(), ref)
     np.testing.assert_allclose(surrogate(x), f(x), 1e-5, 1e-5)
     multipliers(f, x, ref)  # are complete

@@ -115,6 +115,57 @@ def test_a_product_whose_orders_cancel_is_weighed(scale):
         assert_close([of_c, of_s], [1, 0])  # s Δc + c₀ Δs, and not s₀ Δc + c Δs
 
 
+@pytest.mark.parametrize("read", [
+    lambda x: jnp.sort(x, 0)[-1] @ jnp.arange(1.0, 3), lambda x: lax.top_k(x.T, 1)[0].sum(),
+    lambda x: jnp.max(x, 0).sum(),
+])  # fmt: skip
+def test_what_is_tied_at_both_ends_shares(read):
+    x = jnp.array([[1.0, 3.0], [2.0, 0.5], [2.0, 3.0], [0.0, 3.0]])
+    ref = jnp.array([[0.5, 1.0], [1.0, 0.5], [1.0, 1.0], [0.0, 2.0]])
+    c = jxp.deeplift(read, ref)(x)
+    np.testing.assert_allclose(c.sum(), read(x) - read(ref), 1e-6)
+    np.testing.assert_allclose(c[1, 0], c[2, 0], 1e-6)
+    np.testing.assert_allclose(c[0, 1], c[2, 1], 1e-6)
+    assert c[1, 0] > 0.4
+
+
+def test_a_choice_between_scalars_waits_through_a_reshape():
+    """As in slogdet: log 0 where there is none."""
+    f = lambda x: jnp.where((x == 0).any(), -jnp.inf, jnp.log(x).sum()).reshape(1) @ jnp.ones(1)
+    x, ref = jnp.array([2.0, 3.0]), jnp.array([1.0, 4.0])
+    np.testing.assert_allclose(jxp.deeplift(f, ref)(x), jnp.log(x / ref), 1e-5)
+
+
+def several(v: Any) -> Any:
+    return reduce(jnp.multiply, list(v))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [1.0, 34.0, 1e6])
+def test_a_reduced_product_is_that_of_its_factors(scale, dtype):
+    """However it is spelled, and along whichever axes."""
+    x, ref = draw(7, 4, 3), draw(8, 4, 3)
+    ref = ref.at[1].multiply(scale)
+    with jax.enable_x64(dtype == "float64"):
+        x, ref = np.asarray(x, dtype), np.asarray(ref, dtype)
+        one_by_one = multipliers(lambda x: several(x).sum(), x, ref)
+        for f in (lambda x: jnp.prod(x, 0), lambda x: jnp.prod(x.reshape(2, 2, 3), (0, 1))):
+            found = multipliers(lambda x, f=f: f(x).sum(), x, ref)
+            size = np.abs(one_by_one * (x - ref)).max()
+            np.testing.assert_allclose(
+                found * (x - ref), one_by_one * (x - ref), 1e-4, 1e-5 * size
+            )
+
+
+@pytest.mark.parametrize("count", [3, 40, 64, 150])
+def test_a_product_of_many_factors_is_complete(count):
+    x, ref = 1 + 0.2 * draw(7, count), 1 + 0.2 * draw(8, count)
+    x, ref = x.at[0].set(0), ref.at[1].set(300)  # a zero, and a scale that settles
+    contributions = jxp.deeplift(jnp.prod, ref)(x)
+    np.testing.assert_allclose(contributions.sum(), jnp.prod(x) - jnp.prod(ref), 2e-5)
+    np.testing.assert_allclose(jxp.deeplift(jnp.prod, 0.0)(jnp.array([2.0, 3.0, 4.0])), 8, 1e-6)
+
+
 def test_the_weighing_is_smooth_in_the_values():
     def of_c(scale: Any) -> Any:
         x, ref = jnp.array([1.0, 1.0]), jnp.stack([jnp.zeros_like(scale), scale])

@@ -15,6 +15,7 @@ from jaxplain.surrogate.interpreter import interpret
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.linear import linear
 from jaxplain.surrogate.rules.operands import filled, on_settled, reference
+from jaxplain.surrogate.rules.path_integral import completed
 from jaxplain.surrogate.table import Rule, RuleTable
 from jaxplain.surrogate.values.lifted import settled, value
 from jaxplain.surrogate.values.pair import Pair, Paired
@@ -53,7 +54,13 @@ def linear_solve(table: RuleTable) -> Rule:
                 back = change(values, references, vector)(minus)
                 of_a = back if of_a is None else jax.tree.map(jnp.add, of_a, back)
                 of_b = solved if of_b is None else jax.tree.map(jnp.add, of_b, solved)
-            return [*of_a, *[None] * (sum(lengths) - len(of_a)), *of_b]
+            found = [*of_a, *[None] * (sum(lengths) - len(of_a)), *of_b]
+            # An iterative solve stops at its tolerance: y is none of A y = b.
+            moves = [i for i, m in enumerate(found) if m is not None]
+            ends = [values[i] for i in moves], [references[i] for i in moves]
+            y, y0 = map(list, solutions)
+            complete = completed([found[i] for i in moves], ends, (y, y0), list(cotangents))
+            return filled(found, moves, complete)
 
         surrogate = attach(lambda values, _: equation.bind(*values), residuals, backward)
         references = list(map(reference, operands))

@@ -134,6 +134,20 @@ def multipliers(
     return [m.astype(d.dtype) for m, d in zip(uncancelled, deltas, strict=True)]
 
 
+def completed(
+    multipliers: Arrays, operands: tuple[Arrays, Arrays], outputs: tuple[Arrays, Arrays],
+    cotangents: Arrays,
+) -> Arrays:
+    """Multipliers of an iterative method with what they miss of ⟨m^o, Δy⟩ beyond rounding."""
+    deltas, changes = (list(map(difference, *ends)) for ends in (operands, outputs))
+    missing = _inner(jnp.sum, cotangents, changes) - _inner(jnp.sum, multipliers, deltas)
+    rounding = _rounding(jnp.sum, cotangents, outputs) + _rounding(jnp.sum, multipliers, operands)
+    nothing = jnp.zeros_like(missing)
+    missing *= _share(missing, nothing, nothing, rounding)
+    corrected = _corrected(jnp.sum, list(map(_wide, multipliers)), deltas, missing)
+    return [m.astype(d.dtype) for m, d in zip(corrected, deltas, strict=True)]
+
+
 def _uncancelled(items: Items, multipliers: Arrays, deltas: Arrays, total: Array) -> Arrays:
     """What masked numbers make that come to be seen while others are masked is the difference of
     infinite contributions: each has its share of it by their sizes."""

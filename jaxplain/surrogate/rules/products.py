@@ -18,20 +18,24 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxplain._numerics.quadrature import gauss_legendre
-from jaxplain.surrogate.backward import scaled
+from jaxplain.surrogate.backward import scaled, with_backward
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.chain import rescaled
 from jaxplain.surrogate.rules.linear import linear
+from jaxplain.surrogate.rules.operands import on_settled
+from jaxplain.surrogate.rules.path_integral import path_integral
 from jaxplain.surrogate.values.lifted import settled
-from jaxplain.surrogate.values.pair import Pair, Paired, active_roots, actives, reference
+from jaxplain.surrogate.values.pair import Pair, Paired, active_roots, actives, is_real, reference
 from jaxplain.surrogate.values.region import Region, Waiting
 
 # Up to the first ratio of the two orders' terms each counts one half, from the second on only the
 # smaller one does. A norm at a zero reference has the ratio 2 s₀/s: 60 for ε = 1e-3 and s = 1.
 _FAR, _TOO_FAR = 30.0, 36.0
+_MOST_NODES = 32  # of the quadrature: exact for 64 factors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -232,7 +236,64 @@ def product_slopes(values: Sequence[Any], references: Sequence[Any]) -> list[Any
     return total
 
 
-def _time(t: float, haste: Any, late: bool) -> Any:
+@on_settled
+def reduced_product(equation: Equation, operand: Any) -> list[Any]:
+    """The product of an array's elements: as that of so many factors."""
+    if not is_real(operand):
+        return path_integral(equation, operand)
+    axes = equation.params["axes"]
+
+    def forward(x: Any, x0: Any) -> tuple[Any, Any]:
+        return equation.function(x), array_slopes(x, x0, axes)
+
+    def backward(slopes: Any, cotangent: Any) -> Any:
+        return slopes * jnp.expand_dims(cotangent, axes)
+
+    reference = operand.reference
+    return [Pair(with_backward(forward, backward)(operand.value, reference),
+                 equation.function(reference), "sum")]  # fmt: skip
+
+
+def array_slopes(x: Any, x0: Any, axes: Sequence[int]) -> Any:
+    """`product_slopes` of an array's elements along these axes.
+
+    Of more factors than the quadrature is exact for, what it misses goes to them by their Δ.
+    """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    front = range(len(axes))
+    moved = [jnp.moveaxis(end.astype(wide), axes, front) for end in (x, x0)]
+    shape, count = moved[0].shape, math.prod(moved[0].shape[: len(axes)])
+    v, v0 = (end.reshape(count, *shape[len(axes) :]) for end in moved)
+    others, others0 = _all_but_each(v), _all_but_each(v0)
+    sizes, sizes0 = ([jnp.abs(a), jnp.abs(b)] for a, b in ((v, others), (v0, others0)))
+    h = haste(sizes, sizes0, [jnp.abs(v - v0), jnp.abs(others - others0)], 0)
+    points, weights = map(jnp.asarray, gauss_legendre(min(math.ceil(count / 2), _MOST_NODES)))
+
+    def add(total: Any, node: Any) -> tuple[Any, None]:
+        t, weight = (number.astype(wide) for number in node)
+        for late in (False, True):
+            speed = 1 - h if late else 1 + h
+            total += weight / 2 * speed * _all_but_each(_lerp(v, v0, _time(t, h, late)))
+        return total, None
+
+    slopes = jax.lax.scan(add, jnp.zeros_like(v), (points, weights))[0]
+    if count > 2 * _MOST_NODES:
+        delta = v - v0
+        missing = jnp.prod(v, 0) - jnp.prod(v0, 0) - jnp.sum(slopes * delta, 0)
+        square = jnp.sum(delta * delta, 0)
+        slopes += delta * (missing / jnp.where(square == 0, 1, square))
+    return jnp.moveaxis(slopes.reshape(shape), front, axes).astype(x.dtype)
+
+
+def _all_but_each(v: Any) -> Any:
+    """Π_{j≠i} v_j along the first axis, without a division."""
+    one = jnp.ones_like(v[:1])
+    before = jnp.cumprod(jnp.concatenate([one, v[:-1]]), 0)
+    after = jax.lax.cumprod(jnp.concatenate([v[1:], one]), 0, reverse=True)
+    return before * after
+
+
+def _time(t: Any, haste: Any, late: bool) -> Any:
     """T at a point t of the first or the second half."""
     return 1 - (1 - haste) * (1 - t) / 2 if late else (1 + haste) * t / 2
 

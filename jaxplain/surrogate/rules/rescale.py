@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 
-from jaxplain.surrogate import known_calls, patterns, primitives
+from jaxplain.surrogate import compat, known_calls, patterns, primitives
 from jaxplain.surrogate.rules.bilinear import bilinear
 from jaxplain.surrogate.rules.counting import counted
 from jaxplain.surrogate.rules.elementwise import elementwise
@@ -20,7 +20,9 @@ from jaxplain.surrogate.rules.linear_solve import linear_solve
 from jaxplain.surrogate.rules.maximum import winner
 from jaxplain.surrogate.rules.path_integral import path_integral
 from jaxplain.surrogate.rules.pooling import chosen_place
+from jaxplain.surrogate.rules.products import reduced_product
 from jaxplain.surrogate.rules.softmax import log_softmax, logsumexp, shifted, softmax
+from jaxplain.surrogate.rules.sorting import ranked
 from jaxplain.surrogate.rules.whole import unwalkable, whole
 from jaxplain.surrogate.table import Rule, RuleTable
 from jaxplain.surrogate.values.pair import Pair
@@ -61,6 +63,8 @@ def rescale(*, norm_theta: float | None = None) -> RuleTable:
     table = table.register(primitives.group("elementwise"), by_region, waiting=True)
     table = table.register(primitives.where(lambda f: f.moves), reshaped, waiting=True)
     table = table.register(primitives.where(lambda f: f.counts), counted, waiting=True)
+    table = table.register(compat.resolve(["reduce_prod"]), reduced_product)
+    table = table.register(compat.resolve(["sort", "top_k", "approx_top_k"]), ranked)
     table = table.register(known_calls.hypot, hypot)
     table = table.register(patterns.softmax, softmax, waiting=True)
     table = table.register(patterns.log_softmax, log_softmax, waiting=True)

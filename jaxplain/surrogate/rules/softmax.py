@@ -123,8 +123,9 @@ def _softmax_backward(saved: Any, cotangent: Any, axes: Axes) -> Any:
 
 
 def _at_largest(means: Any, cotangent: Any, axes: Axes) -> Any:
-    """The cotangent of the largest mean (of several, their largest)."""
-    largest = means == jnp.max(means, axis=axes, keepdims=True)
+    """The cotangent of the largest mean (of several alike, their largest)."""
+    top = jnp.max(means, axis=axes, keepdims=True)
+    largest = means >= 0.99 * top  # none would equal one that XLA rounds otherwise when it reads it
     return jnp.max(jnp.where(largest, cotangent, -jnp.inf), axis=axes, keepdims=True)
 
 
@@ -198,7 +199,7 @@ def _shifted_backward(saved: Any, cotangent: Any, axes: Axes) -> Any:
     x, x0 = saved
     (far, shift), delta = _far(x, x0, axes), difference(x, x0)
     rises = shift > 0
-    end = jnp.where(rises, x, x0)
+    end = compat.apart(jnp.where(rises, x, x0))
     wins = end == jnp.max(end, axis=axes, keepdims=True)
     wins = wins / jnp.maximum(_sum(wins.astype(x.dtype), axes), 1)
     own = _sum(wins * delta, axes)

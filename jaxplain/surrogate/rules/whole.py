@@ -250,15 +250,15 @@ class _Derivative:
 
 
 def unwalkable(call: Any, active: Sequence[bool]) -> bool:
-    """Whether a call with a derivative of its own is to be integrated as a whole.
+    """Whether a call with a derivative of its own is to be integrated as a whole."""
+    return closes(walk.bodies(call)[0], active)
 
-    That is where its body does with what depends on x what no rule can look into: a loop without
-    a reverse mode, a callback, a kernel, another library's primitive.
+
+def closes(jaxpr: Any, active: Sequence[bool]) -> bool:
+    """Whether a program does with what depends on x what no rule can look into.
+
+    That is a loop without a reverse mode, a callback, a kernel, another library's primitive.
     """
-    return _closes(walk.bodies(call)[0], active)
-
-
-def _closes(jaxpr: Any, active: Sequence[bool]) -> bool:
     found = []
 
     def visit(_: int, equation: Any, mask: list[bool]) -> list[bool]:
@@ -270,7 +270,7 @@ def _closes(jaxpr: Any, active: Sequence[bool]) -> bool:
         elif any(mask) and not facts.derivative:  # which would be kept by itself
             carried = equation.primitive.name == "scan"
             inside = [True] * len(mask) if carried else mask
-            found.extend(_closes(body, _operands(body, inside)) for body in walk.bodies(equation))
+            found.extend(closes(body, _operands(body, inside)) for body in walk.bodies(equation))
         return reached
 
     walk.walk(jaxpr, active, visit, known=lambda _: False)
