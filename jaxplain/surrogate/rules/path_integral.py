@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxplain._numerics.quadrature import gauss_legendre
+from jaxplain._quadrature import gauss_legendre
 from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.divided_difference import difference, stand_in
 from jaxplain.surrogate.program import Equation
