@@ -20,7 +20,7 @@ from tqdm import tqdm
 import jaxplain as jxp
 from benchmarks import games, measure, neurons, options, pages, report
 from benchmarks.models import MODELS
-from jaxplain._numerics.quadrature import nodes_and_weights
+from jaxplain._quadrature import nodes_and_weights
 
 Array = jax.Array
 Json = dict[str, Any]

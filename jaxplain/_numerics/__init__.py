@@ -1,1 +1,1 @@
-"""What is computed, not explained: chunks, quadrature, layouts."""
+"""What is computed, not explained: averages, adaptive integrals, trees, loops, layouts."""

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxplain._numerics import frames
+from jaxplain import _frames as frames
 from jaxplain._numerics.chunking import chunked_map, leading_size
 from jaxplain._types import Explain, Function, Key
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain._numerics import frames
+from jaxplain import _frames as frames
 from jaxplain._numerics.chunking import chunked_map, leading_size, weighted_sum
 from jaxplain._numerics.trees import wide
 from jaxplain._types import Argnums, Function, Groups, Tree

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.adaptive import Node
 from jaxplain._numerics.chunking import check_chunk, weighted_sum
-from jaxplain._numerics.quadrature import nodes_and_weights
 from jaxplain._numerics.trees import times, total
+from jaxplain._quadrature import nodes_and_weights
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.gradients import gradient
 from jaxplain.methods.paths import Path, Way, refined

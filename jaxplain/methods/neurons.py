@@ -12,8 +12,8 @@ import numpy as np
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.adaptive import Node
 from jaxplain._numerics.chunking import check_chunk, chunked_map, weighted_sum
-from jaxplain._numerics.quadrature import nodes_and_weights
 from jaxplain._numerics.trees import times
+from jaxplain._quadrature import nodes_and_weights
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.paths import Path, Way, refined
 from jaxplain.named import probes

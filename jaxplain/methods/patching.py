@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import weighted_sum
-from jaxplain._numerics.quadrature import nodes_and_weights
 from jaxplain._numerics.trees import between, minus, times
+from jaxplain._quadrature import nodes_and_weights
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.deeplift import deeplift
 from jaxplain.named import probes

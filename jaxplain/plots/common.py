@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxplain._numerics.frames import names_of
+from jaxplain._frames import names_of
 
 DIVERGING = "RdBu_r"  # ColorBrewer's: safe for colour-blind readers, white at zero
 SEQUENTIAL = "Purples"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from jaxplain._numerics import frames
+from jaxplain import _frames as frames
 from jaxplain._types import Argnums, Function, Tree
 from jaxplain.surrogate import compat
 

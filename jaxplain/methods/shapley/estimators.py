@@ -33,7 +33,8 @@ def index(
     blocks = -(-pairs // _BLOCK)
     masks, parts = _estimators(name, order, game.players, pairs // blocks)
     places, values = _paired_values(game, masks, blocks, key)
-    sets = indices.sets(game.players, order)
+    # An array of JAX: of one of NumPy, which is kept, JAX remembers the integers of x64 mode.
+    sets = jnp.asarray(indices.sets(game.players, order))
 
     def block(places: Any, values: Any) -> tuple[Any, Any]:
         """One design's estimates, for the sets of players by their own names."""

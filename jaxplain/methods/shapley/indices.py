@@ -21,7 +21,7 @@ from math import comb, exp, lgamma
 
 import numpy as np
 
-from jaxplain._numerics.quadrature import gauss_legendre
+from jaxplain._quadrature import gauss_legendre
 
 
 def _beta(index: str, order: int) -> tuple[int, int]:

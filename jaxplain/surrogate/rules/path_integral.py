@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxplain._numerics.quadrature import gauss_legendre
+from jaxplain._quadrature import gauss_legendre
 from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.divided_difference import difference, stand_in
 from jaxplain.surrogate.program import Equation
@@ -198,9 +198,11 @@ def _integral(
     return jax.lax.scan(add, (zeros, nothing, nothing, nothing), nodes)[0]
 
 
-@functools.cache
 def _nested(nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gauss-Legendre nodes and weights, and those of the rule on every other pair of the nodes."""
+    """Gauss-Legendre nodes and weights, and those of the rule on every other pair of the nodes.
+
+    New ones each time: of an array that is kept JAX remembers the precision it first had.
+    """
     points, weights = gauss_legendre(nodes)
     kept = [i for i in range(nodes) if min(i, nodes - 1 - i) % 2 == 0]
     powers = np.arange(len(kept))

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxplain._numerics.quadrature import gauss_legendre
+from jaxplain._quadrature import gauss_legendre
 from jaxplain.surrogate.backward import scaled, with_backward
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.chain import rescaled
