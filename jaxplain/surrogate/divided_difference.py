@@ -91,7 +91,7 @@ def change(x: Any, x0: Any) -> Any:
     return difference(x.astype(wide), x0.astype(wide))
 
 
-_NO_NUMBER = -1e4  # unlike any other that comes up
+NO_NUMBER = -1e4  # unlike any other that comes up
 
 
 def seen(array: Any) -> Any:
@@ -99,7 +99,7 @@ def seen(array: Any) -> Any:
 
     Whoever makes it and whoever discards it then mean the same change.
     """
-    return jnp.where(jnp.isnan(array), _NO_NUMBER, array)
+    return jnp.where(jnp.isnan(array), NO_NUMBER, array)
 
 
 def difference(u: Any, u0: Any) -> Any:
@@ -119,20 +119,21 @@ def stand_in(array: Any) -> Any:
     maximum) by something finite: the multiplier is their quotient, and its product with the change
     what it was.
     """
-    most = min(_INFINITE, _largest(array) / 2)
+    most = min(_INFINITE, largest(array) / 2)
     if jnp.issubdtype(jnp.result_type(array), jnp.complexfloating):
         infinite = jnp.sign(array) * most
     else:
         infinite = jnp.clip(array, -most, most)
-    return jnp.where(jnp.abs(array) <= _largest(array), array, infinite)
+    return jnp.where(jnp.abs(array) <= largest(array), array, infinite)
 
 
 def is_infinite(array: Any) -> Any:
     """Where a number counts as infinite; nan does."""
-    return ~(jnp.abs(array) <= _largest(array))
+    return ~(jnp.abs(array) <= largest(array))
 
 
-def _largest(array: Any) -> float:
+def largest(array: Any) -> float:
+    """What is larger counts as infinite."""
     return float(jnp.finfo(jnp.result_type(array)).max) / 4
 
 

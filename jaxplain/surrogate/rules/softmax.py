@@ -33,14 +33,20 @@ def _probabilities(
     where the sum must not be negative (`signed` says that it may).
     """
 
-    def log_softmax(x: Any) -> Any:  # even where all are masked
-        x = stand_in(x).astype(jnp.promote_types(x.dtype, jnp.float32))
+    def log_softmax(x: Any) -> Any:
+        x = _floored(x).astype(jnp.promote_types(x.dtype, jnp.float32))
         if weight is None:
-            return stand_in(jax.nn.log_softmax(x, axis=axes))
+            return jax.nn.log_softmax(x, axis=axes)
         return stand_in(x - logsumexp_of(x, weight, axes=axes, signed=signed))
 
     log_p, log_p0 = log_softmax(x), log_softmax(x0)
     return log_p, log_p0, jnp.exp(log_p), jnp.exp(log_p0)
+
+
+def _floored(x: Any) -> Any:
+    """Logits with their stand-in for -inf, so that all may be masked."""
+    infinite, lowest = jnp.asarray(-jnp.inf, x.dtype), -divided_difference.largest(x)
+    return jnp.where(x < lowest, stand_in(infinite), x)
 
 
 def _log_means(x: Any, x0: Any, axes: Axes, weight: Any = None, signed: bool = False) -> Any:
@@ -95,12 +101,15 @@ def _rule(
 def _softmax_means(logits: Ends, ends: Ends, axes: Axes, weighting: Any) -> Any:
     """L; where all logits shift far, Δp/Δx (one Δx for all), or Δp itself of those that stay.
 
-    A p that is no number is to be discarded (see `seen`).
+    The p of nothing are no numbers, and to be discarded (see `seen`).
     """
+    no_number = divided_difference.NO_NUMBER
     log_p, log_p0, p, p0 = _probabilities(*logits, axes)
     far, shift = _far(*logits, axes)
-    stays = jnp.abs(difference(*logits)) <= _FAR / 2
-    apart = difference(*map(divided_difference.seen, ends)).astype(p.dtype)
+    x, x0 = map(_floored, logits)
+    stays = jnp.abs(x - x0) <= _FAR / 2
+    known, known0 = (jnp.max(end, axis=axes, keepdims=True) > -jnp.inf for end in logits)
+    apart = jnp.where(known, p, no_number) - jnp.where(known0, p0, no_number)
     apart = jnp.where(stays, apart, apart / jnp.where(far, shift, 1).astype(p.dtype))
     means = divided_difference.exp(log_p, log_p0, p, p0)
     return jnp.where(far, apart, means).astype(ends[0].dtype), far
