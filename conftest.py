@@ -2,6 +2,7 @@
 
 import os
 from importlib import metadata
+from pathlib import Path
 
 # Read when jax is imported, so set before it.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -11,6 +12,13 @@ if metadata.version("jaxlib").startswith("0.10."):  # later ones have one way to
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 os.environ["KERAS_BACKEND"] = "jax"  # read when keras is imported
+# Kept for the other processes of a run and for the next one: half of a test is compiling.
+for name, value in {
+    "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parent / ".pytest_cache" / "compiled"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}.items():
+    os.environ.setdefault(name, value)
 
 import hypothesis
 import jax
