@@ -347,19 +347,19 @@ def test_losses_over_hidden_scores_have_gradients(x64):
 
 
 def test_all_layers_cost_one_pass_and_nothing_below_is_differentiated():
-    weights = jax.random.normal(KEYS[0], (5, 64, 64)) / 8
+    weights = jax.random.normal(KEYS[0], (5, 128, 128)) / 11
 
     def deep(x):
         for i, w in enumerate(weights):
             x = jxp.tag(jnp.maximum(w @ x, 0.1 * x), f"layer_{i}")
         return x.sum()
 
-    xs = jax.random.normal(KEYS[0], (64, 64))
+    xs = jax.random.normal(KEYS[0], (64, 128))
     cost = lambda explain, xs: flops(jax.vmap(explain), xs)
     gradient = cost(jxp.gradient(deep), xs)
-    assert cost(jxp.deeplift(deep, jnp.zeros(64), at="layer_*"), xs) < 1.5 * gradient
+    assert cost(jxp.deeplift(deep, jnp.zeros(128), at="layer_*"), xs) < 1.5 * gradient
     assert cost(jxp.gradient(deep, at="layer_4"), xs) < 0.7 * gradient
-    along = dict(ref=jnp.zeros(64), steps=4)
+    along = dict(ref=jnp.zeros(128), steps=4)
     path = cost(jxp.integrated_gradients(deep, **along), xs)
     assert cost(jxp.conductance(deep, at="layer_2", **along), xs) < 1.3 * path
     assert cost(jxp.neuron_integrated_gradients(deep, at="layer_2", **along), xs) < 1.3 * path
