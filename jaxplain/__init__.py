@@ -47,6 +47,9 @@ from jaxplain.methods.shapley.values import owen_values as owen_values
 from jaxplain.methods.shapley.values import permutation_shapley as permutation_shapley
 from jaxplain.methods.shapley.values import shapley_interactions as shapley_interactions
 from jaxplain.methods.shapley.values import shapley_values as shapley_values
+from jaxplain.methods.relevance import attn_lrp as attn_lrp
+from jaxplain.methods.relevance import cp_lrp as cp_lrp
+from jaxplain.methods.relevance import lrp as lrp
 from jaxplain.metrics import completeness_gap as completeness_gap
 from jaxplain.named.api import capture as capture
 from jaxplain.named.api import intervene as intervene

@@ -3,6 +3,7 @@
 Every interpreter returns a function of one example, without a batch axis.
 """
 
+import functools
 import json
 from functools import cache
 from pathlib import Path
@@ -17,13 +18,7 @@ PAPERS = TESTS.parents[1] / "shared" / "papers"  # the papers' weights, beside t
 
 # Numbers for methods yet to be written: by file and the start of a case's method, the public name.
 AWAITED = {
-    "relevance": {
-        "lrp": "lrp",
-        "excitation-backprop": "lrp",
-        "attnlrp": "attn_lrp",
-        "cp-lrp": "cp_lrp",
-    },
-    "captum": {"LRP": "lrp", "infidelity": "infidelity", "sensitivity_max": "max_sensitivity"},
+    "captum": {"infidelity": "infidelity", "sensitivity_max": "max_sensitivity"},
     "metrics": {
         name: name
         for name in """abpc agreement complexity comprehensiveness deletion faithfulness_correlation
@@ -139,6 +134,51 @@ def sequential(layers, named=lambda value, name: value):
         return x
 
     return f
+
+
+# The layers of relevance.json: torch's, of one example with channels first.
+
+
+def _torch_conv(layer, x):
+    kernel = jnp.moveaxis(array(layer["W"]), (0, 1), (-1, -2))
+    padding = [(layer["padding"],) * 2] * 2
+    y = convolve(jnp.moveaxis(x, 0, -1), kernel, (1, 1), padding) + array(layer["b"])
+    return jnp.moveaxis(y, -1, 0)
+
+
+def _torch_pool(pool):
+    return lambda _, x: jnp.moveaxis(pool(jnp.moveaxis(x, 0, -1), (2, 2), (2, 2)), -1, 0)
+
+
+def _torch_batchnorm(layer, x):
+    return _batchnorm(layer | {"epsilon": layer["eps"]}, x)
+
+
+TORCH_LAYERS = {
+    "conv2d": _torch_conv,
+    "avgpool2": _torch_pool(nn.avg_pool),
+    "maxpool2": _torch_pool(nn.max_pool),
+    "batchnorm": _torch_batchnorm,
+}
+
+
+def torch_sequential(layers):
+    """A list of torch's layers as a function of one example."""
+
+    def f(x):
+        for layer in layers:
+            x = (TORCH_LAYERS | {k: LAYERS[k] for k in ("linear", "relu", "flatten")})[
+                layer["type"]
+            ](layer, x)
+        return x
+
+    return f
+
+
+def residual_block(model):
+    """y = Lc(relu(Lb(relu(La(x))) + x))."""
+    a, b, c = (functools.partial(LAYERS["linear"], model[name]) for name in ("La", "Lb", "Lc"))
+    return lambda x: c(jax.nn.relu(b(jax.nn.relu(a(x))) + x))
 
 
 # The graphs of captum.json: linear weights (out, in), channels first; axes count the batch.

@@ -1,0 +1,619 @@
+"""Relevance through any program: the rule of each group of equations, in multipliers m = R/value.
+
+| what | rule |
+|---|---|
+| a layer: a product with constant weights, and the constants behind it | its table's (`layers`) |
+| a scalar function g of one value | R as it is: m · g(z)/z |
+| a sum | its derivative, with the stabiliser ε |
+| a product of two values | one half to each |
+| what a norm divides by | counts as a constant |
+| softmax, logsumexp, maxima and everything else | JAX's own derivative |
+
+Source: Achtibat et al., arXiv 2402.05602, eqs. 6 (ε), 9 (identity), 13 (softmax), 15 (products),
+and section 3.3.3 (norms).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplain._patterns import inside
+from jaxplain.surrogate import compat, patterns, primitives
+from jaxplain.surrogate.backward import attach, refused_late, scaled, with_backward
+from jaxplain.surrogate.errors import UnsupportedPrimitive
+from jaxplain.surrogate.program import Equation, broadcast
+from jaxplain.surrogate.rules.layers import Affine, Epsilon, LayerRule
+from jaxplain.surrogate.rules.whole import unwalkable
+from jaxplain.surrogate.table import RuleTable
+from jaxplain.surrogate.values.lifted import Lifted, settled, value
+from jaxplain.surrogate.values.relevance import Chain, Hints, Layer, Relevant, Steps, is_affine
+
+_KINDS = {
+    "dot_general": "dense",
+    "ragged_dot_general": "dense",
+    "conv_general_dilated": "conv",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The rule of a layer: by its name, else by its kind, else the one of all."""
+
+    rule: LayerRule
+    dense: Choice | None = None
+    conv: Choice | None = None
+    within: tuple[tuple[str, Choice], ...] = ()
+
+    def at(self, equation: Equation) -> LayerRule:
+        """The rule where an equation stands; of several patterns the last that fits."""
+        for pattern, choice in reversed(self.within):
+            if inside(equation.path, pattern):
+                return choice.at(equation)
+        by_kind = getattr(self, _KINDS[equation.primitive.name])
+        return self.rule if by_kind is None else by_kind.at(equation)
+
+
+@dataclasses.dataclass(frozen=True)
+class Relevances:
+    """What a table of relevance consists of; called as the rule of products with weights.
+
+    Args:
+      layers: the rule of each layer.
+      first: that of a layer that sees the input, None for the same.
+      sums: the stabiliser of sums.
+      detached: whether a softmax, and a product's operand that came out of an activation, count as
+        constants (CP-LRP).
+    """
+
+    layers: Choice
+    first: Choice | None = None
+    sums: float = 1e-6
+    detached: bool = False
+
+    def __call__(self, equation: Equation, *operands: Any) -> list[Any]:
+        """A product: with constant weights a layer, of two values one half to each."""
+        operands = tuple(map(_continuous, map(settled, operands)))
+        active = [i for i, o in enumerate(operands) if isinstance(o, Lifted)]
+        if not active:
+            return equation.bind(*operands)
+        if not _is_real(equation.aval) or not all(_is_real(operands[i]) for i in active):
+            return native(equation, *operands)
+        if len(active) > 1:
+            return [_product(self, equation, operands, active)]
+        (position,) = active
+        weights = [i for i, o in enumerate(operands) if i != position and _is_real(jax.typeof(o))]
+        return [Layer(equation, operands, position, weights[0], self.settle)]
+
+    def table(self) -> RuleTable:
+        """The rules by primitive."""
+        found = RuleTable(Relevant, fallback=native, keeps=unwalkable, remembers=False)
+        for group in ("linear", "chosen", "curved", "maximum", "linear_solve"):
+            found = found.register(primitives.group(group), native)
+        found = found.register(primitives.group("maximum"), maximum)
+        found = found.register(primitives.group("discrete"), discrete)
+        found = found.register(primitives.group("opaque"), refuse)
+        found = found.register(primitives.group("bilinear"), self)
+        found = found.register(primitives.group("elementwise"), self.elementwise, waiting=True)
+        found = found.register(compat.resolve(["add_any"]), self.elementwise, waiting=True)
+        found = found.register(primitives.where(lambda f: f.moves), moved, waiting=True)
+        sums = compat.resolve(["reduce_sum", "reduce_window_sum", "cumsum"])
+        found = found.register(sums, self.summed)
+        for pattern in (patterns.softmax, patterns.log_softmax, patterns.logsumexp):
+            found = found.register(pattern, self.exponential)
+        return found.register(patterns.tap, multiplier_tap)
+
+    def first_rule(self, equation: Equation) -> LayerRule | None:
+        """The rule of the first layer, if it has another."""
+        return None if self.first is None else self.first.at(equation)
+
+    # Elementwise equations.
+
+    def elementwise(self, equation: Equation, *operands: Any) -> list[Any]:
+        """One root: wait for the whole function.  Several: a sum, a product, or JAX's own."""
+        name, shape = equation.primitive.name, equation.aval.shape
+        operands = tuple(_spread(_continuous(operand), shape) for operand in operands)
+        active = _lifted(operands)
+        if not active:
+            return equation.bind(*operands)
+        if any(_is_complex(o) for o in (equation.aval, *active)):
+            return native(equation, *map(settled, operands))
+        if name == "stop_gradient":
+            return [jax.lax.stop_gradient(value(settled(active[0])))]
+        if name == "convert_element_type" and _is_real(equation.aval) and _is_input(active[0]):
+            return moved(equation, *operands)
+        if len({id(o.root) for o in active}) == 1:
+            return [Chain(equation, operands, self.settle)]
+        if not _is_real(equation.aval):  # a decision: nothing flows through it
+            return equation.bind(*map(value, operands))
+        operands = tuple(map(settled, operands))
+        active = [i for i, o in enumerate(operands) if isinstance(o, Lifted)]
+        if len({id(operands[i]) for i in active}) == 1:
+            return [Chain(equation, operands, self.settle)]
+        if name in ("add", "sub", "add_any"):
+            return [self._sum(equation, operands)]
+        if name == "mul":
+            return [_product(self, equation, operands, active)]
+        if name == "div":
+            return [_quotient(self, equation, *operands)]
+        return native(equation, *operands)
+
+    def _sum(self, equation: Equation, operands: Sequence[Any]) -> Relevant:
+        """R_a = a/(a + b + ε sgn) R: the derivative, times the share that the stabiliser leaves."""
+        (summed,) = native(equation, *operands)
+        return Relevant(_stabilised(summed.value, self.sums), summed.hints)
+
+    def summed(self, equation: Equation, operand: Any) -> list[Any]:
+        """A sum of elements waits for what scales it: a mean, a pool."""
+        if not isinstance(operand, Relevant) or not _is_real(operand):
+            return native(equation, operand)
+        return [Layer(equation, (operand,), 0, None, self.settle)]
+
+    def exponential(self, equation: Equation, *operands: Any) -> list[Any]:
+        """Softmax and logsumexp: JAX's own derivative, R_i = x_i (R_j/p_j - Σ …); or a constant."""
+        name, (x, *others) = equation.primitive.name, operands
+        if name == "logsumexp" or not isinstance(x, Relevant):
+            return native(equation, *operands)
+        backward = _constant if self.detached and name == "softmax" else _BACK[name]
+        found = attach(
+            lambda x, others: equation.function(x, *others),
+            lambda x, others: equation.function(x, *others),
+            lambda y, cotangent: backward(y, cotangent, equation.params["axes"]),
+        )(x.value, list(map(value, others)))
+        return [Relevant(found, Hints("", False, backward is _constant, True, name == "softmax"))]
+
+    # What waits, when it is asked for.
+
+    def settle(self, node: Any) -> Any:
+        """A layer with what follows it, or a scalar function of a computed value."""
+        if not _is_real(node):
+            return node.value
+        if node.affine and isinstance(node.root, Layer):
+            return _settled_layer(self, node)
+        if _ends_linearly(node):
+            return _linearly(node)
+        return _identity(node, Steps(node, node.root).entrance())
+
+
+def _of_softmax(p: Any, cotangent: Any, axes: Any) -> Any:
+    """p (m - Σ p m)."""
+    return p * (cotangent - jnp.sum(p * cotangent, axes, keepdims=True))
+
+
+def _of_log_softmax(y: Any, cotangent: Any, axes: Any) -> Any:
+    """m - p Σ m."""
+    return cotangent - jnp.exp(y) * jnp.sum(cotangent, axes, keepdims=True)
+
+
+def _constant(y: Any, cotangent: Any, axes: Any) -> None:
+    """Nothing flows back."""
+    return None
+
+
+_BACK = {"softmax": _of_softmax, "log_softmax": _of_log_softmax}
+
+
+def _identity(node: Chain, begin: Any) -> Relevant:
+    """g(z)/z, of the whole of g: relevance as it is."""
+    z = settled(begin)
+    steps = Steps(node, begin)
+
+    def forward(z: Any, constants: Any) -> tuple[Any, Any]:
+        y, zero = steps(z, constants), z == 0
+        wide = jnp.promote_types(z.dtype, jnp.float32)
+        ratio = y.astype(wide) / jnp.where(zero, 1, z).astype(wide)
+        return y, jnp.where(zero, 0, ratio)
+
+    y = scaled(forward)(z.value, steps.constants)
+    positive = _is_positive(node) and not z.hints.frozen
+    note = _note(node, z.hints.note)
+    return Relevant(y, Hints(note, False, z.hints.frozen, True, positive))
+
+
+def _is_positive(node: Chain) -> bool:
+    """Whether the last equation gives no negative number."""
+    name = node.equation.primitive.name
+    if name == "max":
+        return any(_is_number(o) and float(np.asarray(o)) >= 0 for o in node.operands)
+    return name in ("exp", "exp2", "logistic", "abs", "square", "sqrt", "rsqrt")
+
+
+def _is_number(operand: Any) -> bool:
+    """Whether this is one number that is known."""
+    return not isinstance(operand, Lifted | jax.core.Tracer) and np.ndim(operand) == 0
+
+
+def _note(node: Chain, note: str) -> str:
+    """Of a function of sums: a sum, or a norm's scale if it divides."""
+    if not note:
+        return ""
+    return "scale" if any(map(_divides, Steps(node, node.root).nodes)) else note
+
+
+def _divides(node: Chain) -> bool:
+    name = node.equation.primitive.name
+    if name == "div":
+        return isinstance(node.operands[1], Lifted)
+    return name in ("rsqrt", "pow") or (
+        name == "integer_pow" and node.equation.params["y"] < 0
+    )
+
+
+def _ends_linearly(node: Chain) -> bool:
+    """Whether the last equation is linear but for an array that is added: a mask, a scale.
+
+    A single number that is added belongs to the function: 2σ(2z) - 1 spells tanh z.
+    """
+    if not is_affine(node) or len(node.actives) > 1:
+        return False
+    adds = node.equation.primitive.name in ("add", "sub")
+    constants = [o for o in node.operands if not isinstance(o, Lifted)]
+    return node.affine or not adds or not all(np.size(o) == 1 for o in constants)
+
+
+def _linearly(node: Chain) -> Relevant:
+    """The last equation by its derivative, which a constant takes no part in."""
+    (inner,) = map(settled, node.actives)
+    operands = [inner.value if isinstance(o, Lifted) else o for o in node.operands]
+    return Relevant(node.equation.function(*operands), _kept(node, inner.hints))
+
+
+def _kept(node: Chain, hints: Hints) -> Hints:
+    """What is still known after an equation that is linear."""
+    name = node.equation.primitive.name
+    constants = [o for o in node.operands if not isinstance(o, Lifted)]
+    rises = name == "convert_element_type" or (
+        name in ("mul", "div") and all(_is_number(o) and float(np.asarray(o)) > 0 for o in constants)
+    )
+    note = hints.note if name in ("mul", "div", "neg", "convert_element_type", "copy") else (
+        "sum" if hints.note else ""
+    )  # fmt: skip
+    return dataclasses.replace(
+        hints, note=note, first=False, active=hints.active, positive=hints.positive and rises
+    )
+
+
+# Layers.
+
+
+def _settled_layer(table: Relevances, node: Any) -> Relevant:
+    """A layer with its constants, by the rule of its place; see `layers`."""
+    layer: Layer = node.root
+    steps = Steps(node, layer)
+    x = layer.operand
+    is_sum = layer.weight is None
+    hints = _layer_hints(layer, node, x.hints)
+    rule: LayerRule = Epsilon(table.sums) if is_sum else table.layers.at(layer.equation)
+    first = None if is_sum or not x.hints.first else table.first_rule(layer.equation)
+    if first is None and isinstance(rule, Epsilon) and rule.bias:
+        y = steps(layer.apply(x.value, layer.constants), steps.constants)
+        return Relevant(_stabilised(y, rule.epsilon), hints)
+    passive = layer.constants, steps.constants
+    y = _through_layer(layer, steps, rule, first)((x.value, x.entry, x.below), passive)
+    return Relevant(y, hints)
+
+
+def _stabilised(y: Any, epsilon: float) -> Any:
+    """y, of whose relevance only y/(y + ε sgn y) goes on."""
+
+    def valued_share(y: Any, _: Any) -> tuple[Any, Any]:
+        return y, jnp.abs(y) / (jnp.abs(y) + jnp.asarray(epsilon, y.dtype))
+
+    return scaled(valued_share, tame=True)(y, None) if epsilon else y
+
+
+def _layer_hints(layer: Layer, node: Any, hints: Hints) -> Hints:
+    frozen = hints.frozen
+    if layer.weight is not None:
+        return Hints(frozen=frozen)
+    kept = Hints(note="sum", frozen=frozen, positive=hints.positive)
+    for step in Steps(node, layer).nodes:
+        kept = _kept(step, kept)
+    return kept
+
+
+def _through_layer(layer: Layer, steps: Steps, rule: LayerRule, first: LayerRule | None) -> Any:
+    """y = a ⊙ g(x, w) + c with this rule backwards; `first` is that of what sees the input."""
+    position = layer.weight if layer.weight is None else layer.weight - (layer.weight > layer.position)
+
+    def affine(x: Any, weights: Any, scale: Any, shift: Any, y: Any = None) -> Affine:
+        def apply(array: Any, weight: Any) -> Any:
+            if position is None:
+                return layer.apply(array, weights)
+            return layer.apply(array, [*weights[:position], weight, *weights[position + 1 :]])
+
+        weight = None if position is None else weights[position]
+        return Affine(apply, x, weight, scale, shift, layer.operand.hints.positive, y)
+
+    def forward(active: Any, passive: Any) -> tuple[Any, Any]:
+        x, weights, constants = active[0], *passive
+        mapped = layer.apply(x, weights)
+        y = steps(mapped, constants)
+        scale, shift = _coefficients(steps, mapped, constants)
+        at_x = affine(x, weights, scale, shift, y)
+        own = (rule if first is None else first).ratios(at_x)
+        below = rule.ratios(at_x) if first is not None and active[2] is not None else None
+        return y, (x, weights, scale, own, below)
+
+    def backward(saved: Any, ct: Any) -> Any:
+        x, weights, scale, own, below = saved
+        at_x = affine(x, weights, scale, None)
+        signals, further = (jax.tree.map(lambda r: (r * ct).astype(ct.dtype), t) for t in (own, below))
+        if first is None:
+            return rule.back(at_x, signals).astype(x.dtype), None, None
+        found = first.back(at_x, signals).astype(x.dtype)
+        if layer.operand.entry is None:
+            return (_over(found, x) if first.emits else found), None, None
+        relevance = found if first.emits else x * found
+        m = None if below is None else rule.back(at_x, further).astype(x.dtype)
+        return jnp.zeros_like(x), relevance, m
+
+    return with_backward(forward, backward)
+
+
+def _over(relevance: Any, x: Any) -> Any:
+    """R/x, and 0 where x is."""
+    return jnp.where(x == 0, 0, relevance / jnp.where(x == 0, 1, x))
+
+
+def _coefficients(steps: Steps, mapped: Any, constants: Any) -> tuple[Any, Any]:
+    """a and c of steps(v) = a v + c, by its values at 0 and 1; None for 1 and 0."""
+    if not steps.nodes:
+        return None, None
+    shift = steps(jnp.zeros_like(mapped), constants)
+    shifts_only = all(_only_shifts(node) for node in steps.nodes)
+    scale = None if shifts_only else steps(jnp.ones_like(mapped), constants) - shift
+    return scale, shift
+
+
+def _only_shifts(node: Chain) -> bool:
+    name = node.equation.primitive.name
+    if name in ("add", "sub"):
+        return len(node.actives) == 1 and (name == "add" or isinstance(node.operands[0], Lifted))
+    return name in ("convert_element_type", "copy")
+
+
+# Products.
+
+
+def _product(
+    table: Relevances, equation: Equation, operands: Sequence[Any], active: Sequence[int]
+) -> Relevant:
+    """Each of two gets half of its vjp, R/2; one that counts as a constant nothing."""
+    hints = [operands[i].hints for i in active]
+    shares = _shares(table, hints)
+
+    def function(arrays: Sequence[Any], others: Sequence[Any]) -> Any:
+        filled = list(others)
+        for i, array in zip(active, arrays, strict=True):
+            filled.insert(i, array)
+        return equation.function(*filled)
+
+    def forward(arrays: Any, others: Any) -> tuple[Any, Any]:
+        return function(arrays, others), (arrays, others)
+
+    def backward(saved: Any, ct: Any) -> Any:
+        arrays, others = saved
+        found = []
+        for i, part in enumerate(shares):
+            def one(array: Any, i: int = i) -> Any:
+                return function([*arrays[:i], array, *arrays[i + 1 :]], others)
+
+            sent = None if not part else jax.linear_transpose(one, arrays[i])(
+                (part * ct).astype(ct.dtype)
+            )[0]  # fmt: skip
+            found.append(sent)
+        return found
+
+    others = [value(o) for i, o in enumerate(operands) if i not in active]
+    y = with_backward(forward, backward)([operands[i].value for i in active], others)
+    return Relevant(y, _joint(hints))
+
+
+def _shares(table: Relevances, hints: Sequence[Hints]) -> Sequence[float]:
+    """What part of the relevance each of two factors gets."""
+    constant = [h.frozen for h in hints]
+    if not any(constant) and sum(h.note == "scale" for h in hints) == 1:
+        constant = [h.note == "scale" for h in hints]
+    if table.detached and not any(constant) and sum(h.active for h in hints) == 1:
+        constant = [h.active for h in hints]
+    count = sum(not c for c in constant)
+    return [0.0 if c else 1 / count for c in constant] if count else [0.0, 0.0]
+
+
+def _joint(hints: Sequence[Hints]) -> Hints:
+    return Hints(
+        note="sum" if all(h.note for h in hints) else "",
+        frozen=all(h.frozen for h in hints),
+        active=all(h.active for h in hints),
+        positive=all(h.positive for h in hints),
+    )
+
+
+def _quotient(table: Relevances, equation: Equation, a: Relevant, b: Relevant) -> Relevant:
+    """a/b as a · (1/b), where 1/b has as much relevance as b."""
+    inverse = dataclasses.replace(b.hints, note="scale" if b.hints.note else "")
+    of_a, of_b = _shares(table, [a.hints, inverse])
+
+    def forward(active: Any, _: Any) -> tuple[Any, Any]:
+        a, b = active
+        y = equation.function(a, b)
+        return y, [of_a / b, jnp.zeros_like(b) if not of_b else of_b * y / b]
+
+    y = scaled(forward)([a.value, b.value], None)
+    return Relevant(y, _joint([a.hints, inverse]))
+
+
+# Everything else.
+
+
+def native(equation: Equation, *operands: Any) -> list[Any]:
+    """JAX's own derivative."""
+    outputs = equation.bind(*map(value, operands))
+    hints = [o.hints for o in operands if isinstance(o, Relevant)]
+    floats = all(isinstance(o, Relevant) or not _is_real(jax.typeof(o)) for o in operands)
+    keeps = equation.facts.group == "linear" or equation.primitive.name in ("add", "add_any")
+    sums = bool(hints) and all(h.note for h in hints) and (keeps or equation.primitive.name == "sub")
+    joint = Hints(
+        note="sum" if sums else "",
+        frozen=all(h.frozen for h in hints),
+        active=keeps and floats and all(h.active for h in hints),
+        positive=keeps and floats and all(h.positive for h in hints) and not _subtracts(equation),
+    )
+    return [Relevant(y, joint) if _is_inexact(jax.typeof(y)) else y for y in outputs]
+
+
+def _subtracts(equation: Equation) -> bool:
+    return equation.primitive.name == "scatter-sub" or equation.facts.group != "linear" and (
+        equation.primitive.name not in ("add", "add_any")
+    )
+
+
+def moved(equation: Equation, *operands: Any) -> list[Any]:
+    """A move of elements: of a layer that waits it is a part, and keeps the input what it is."""
+    operand, *rest = map(_continuous, operands)
+    rest = [value(settled(o)) for o in rest]
+    if not isinstance(operand, Lifted):
+        return equation.bind(operand, *rest)
+    if _moves_all(equation) and _waits_for_constants(operand):
+        return [operand.moved(equation)]
+    operand = settled(operand)
+    if not isinstance(operand, Relevant):
+        return equation.bind(operand, *rest)
+    return [operand.through(lambda v: equation.function(v, *rest), operand.hints)]
+
+
+def _moves_all(equation: Equation) -> bool:
+    """Whether every element goes to one place."""
+    names = ("reshape", "squeeze", "transpose", "rev", "copy")
+    broadcasts = equation.primitive.name == "broadcast_in_dim"
+    same_size = broadcasts and equation.aval.size == equation.inputs[0].aval.size
+    return (equation.primitive.name in names or same_size) and len(equation.inputs) == 1
+
+
+def _waits_for_constants(operand: Any) -> bool:
+    waits = isinstance(operand, Layer | Chain) and not operand.computed
+    return waits and isinstance(operand.root, Layer) and operand.affine
+
+
+def maximum(equation: Equation, *operands: Any) -> list[Any]:
+    """All to the winner, by JAX's derivative; computed once, or XLA's rounding leaves none."""
+    kept = [
+        dataclasses.replace(o, value=compat.apart(o.value)) if isinstance(o, Relevant) else o
+        for o in operands
+    ]
+    outputs = native(equation, *kept)
+    (hints,) = {o.hints for o in operands if isinstance(o, Relevant)} or {Hints()}
+    hints = dataclasses.replace(hints, note="", first=False)
+    return [dataclasses.replace(o, hints=hints) if isinstance(o, Relevant) else o for o in outputs]
+
+
+def discrete(equation: Equation, *operands: Any) -> list[Any]:
+    """Booleans and integers: nothing flows back."""
+    return equation.bind(*map(value, operands))
+
+
+def refuse(equation: Equation, *operands: Any) -> list[Any]:
+    """Operations without a derivative: refused where a multiplier arrives."""
+    if not any(_is_inexact(atom.aval) for atom in equation.outputs):
+        return discrete(equation, *operands)
+    refusal = UnsupportedPrimitive(
+        f"{equation} at {equation.line} is not differentiable, and depends on x: JAX has no "
+        f"derivative of '{compat.inner_name(equation)}'. Freeze it by `jax.lax.stop_gradient` "
+        "around its operand, or give the function around it a derivative by `jax.custom_vjp`."
+    )
+    positions = [i for i, o in enumerate(operands) if isinstance(o, Relevant)]
+
+    def function(arrays: Sequence[Any]) -> Any:
+        filled = list(map(value, operands))
+        for i, array in zip(positions, arrays, strict=True):
+            filled[i] = array
+        return equation.bind(*filled)
+
+    found = refused_late(function, refusal)([operands[i].value for i in positions])
+    return [Relevant(y) if _is_inexact(jax.typeof(y)) else y for y in found]
+
+
+# Taps: where relevance is read.
+
+
+def multiplier_tap(equation: Equation, operand: Any, probe: Any) -> list[Any]:
+    """y = value + probe: the probe gets the value's multiplier."""
+    operand, probe = settled(operand), settled(probe)
+    y = equation.function(value(operand), value(probe))
+    hints = operand.hints if isinstance(operand, Relevant) else Hints()
+    return [Relevant(y, dataclasses.replace(hints, first=False))]
+
+
+def relevance_tap(enters: bool, equation: Equation, operand: Any, probe: Any) -> list[Any]:
+    """y = value + probe: the probe gets the value's relevance.
+
+    `enters` says that the table has rules for the first layer, whose input the value then is.
+    """
+    operand, probe = settled(operand), settled(probe)
+    lifted = isinstance(operand, Relevant)
+
+    def forward(active: Any, constant: Any) -> tuple[Any, Any]:
+        known, probe = active
+        y = constant if known is None else known
+        return (y, jnp.zeros_like(y) if enters else None, y if enters and lifted else None), y
+
+    def backward(y: Any, cotangents: Any) -> Any:
+        m, relevance, below = cotangents
+        received = y * m if relevance is None else y * m + relevance
+        further = m if below is None else m + below
+        return (further if lifted else None), received
+
+    active = (operand.value if lifted else None, value(probe))
+    found = with_backward(forward, backward)(active, None if lifted else operand)
+    known = operand.hints if lifted else Hints()
+    return [Relevant(found[0], dataclasses.replace(known, first=True), found[1], found[2])]
+
+
+# Values.
+
+
+def _lifted(operands: Sequence[Any]) -> list[Any]:
+    return [operand for operand in operands if isinstance(operand, Lifted)]
+
+
+def _is_real(operand: Any) -> bool:
+    return jnp.issubdtype(operand.dtype, jnp.floating)
+
+
+def _is_complex(operand: Any) -> bool:
+    return jnp.issubdtype(operand.dtype, jnp.complexfloating)
+
+
+def _is_inexact(operand: Any) -> bool:
+    return jnp.issubdtype(operand.dtype, jnp.inexact)
+
+
+def _is_input(operand: Any) -> bool:
+    return isinstance(operand, Relevant) and operand.hints.first
+
+
+def _continuous(operand: Any) -> Any:
+    """An integer that came out of a loop is a plain one."""
+    discrete = isinstance(operand, Relevant) and not _is_inexact(operand)
+    return operand.value if discrete else operand
+
+
+def _spread(operand: Any, shape: tuple[int, ...]) -> Any:
+    """An active operand brought to the shape of the elementwise result; one computed by itself."""
+    if not isinstance(operand, Lifted):
+        return operand
+    if operand.waiting and operand.computed:
+        operand = operand.settle()
+    if not isinstance(operand, Lifted) or tuple(operand.shape) == tuple(shape):
+        return operand
+    operand = settled(operand)
+    if not isinstance(operand, Relevant):
+        return operand
+    return Relevant(broadcast(operand.value, shape), dataclasses.replace(operand.hints, first=False))
