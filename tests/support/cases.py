@@ -225,7 +225,7 @@ JOIN = {"stack": jnp.stack, "concat": jnp.concatenate}
 def graph(model, named=lambda value, name: value):
     """A graph of operations as a function of the tuple of its inputs x0, x1, …
 
-    `named` is called on each operation's output, with its name.
+    `named` is called on each operation's output, with its name.  A layer is in its weights' scope.
     """
     weights = {name: array(value) for name, value in model["weights"].items()}
 
@@ -234,7 +234,8 @@ def graph(model, named=lambda value, name: value):
         for op in model["graph"]:
             kind = op["op"]
             if kind in UNARY:
-                y = UNARY[kind](op, weights, values[op["x"]])
+                with jax.named_scope(op.get("w", op["out"])):  # a layer goes by its weights
+                    y = UNARY[kind](op, weights, values[op["x"]])
             elif kind in BINARY:
                 y = BINARY[kind](values[op["a"]], values[op["b"]])
             else:
