@@ -29,6 +29,7 @@ class Affine:
       scale: a, None where it is 1.
       shift: c, None where it is 0.
       positive: whether x is known not to be negative.
+      above: whether nothing arrives at outputs below 0.
       y: what comes out; None on the way back.
     """
 
@@ -38,6 +39,7 @@ class Affine:
     scale: Any
     shift: Any
     positive: bool
+    above: bool = False
     y: Any = None
 
     @property
@@ -189,16 +191,20 @@ class Gamma(LayerRule):
         y = layer.y if self.bias else layer.without_shift
         # y + γ(N + c⁻) of outputs y < 0, where N + c⁻ = y - (P + c⁺): two terms of one sign.
         up = self.gamma * _plus(layer.parts(both=False)[0], self.shifts(layer)[0])
-        above, below = y + up, (1 + self.gamma) * y - up
-        return (
-            jnp.where(layer.y > 0, share(layer.y, above, self.epsilon), 0),
-            jnp.where(layer.y < 0, share(layer.y, below, self.epsilon), 0),
-        )
+        above = jnp.where(layer.y > 0, share(layer.y, y + up, self.epsilon), 0)
+        if layer.above:
+            return above, None
+        below = share(layer.y, (1 + self.gamma) * y - up, self.epsilon)
+        return above, jnp.where(layer.y < 0, below, 0)
 
     def back(self, layer: Affine, signals: Any) -> Any:
         above, below = signals
         more = 1 + self.gamma
-        return layer.back_by_sign(more * above + below, above + more * below)
+        if below is not None:
+            return layer.back_by_sign(more * above + below, above + more * below)
+        if layer.positive and layer.scale is None:  # both signs of weights in one product
+            return layer.back(above, layer.weight + self.gamma * jnp.maximum(layer.weight, 0))
+        return layer.back_by_sign(more * above, above)
 
 
 class WSquare(LayerRule):

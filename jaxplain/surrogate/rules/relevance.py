@@ -16,7 +16,6 @@ and section 3.3.3 (norms).
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,10 +25,13 @@ import numpy as np
 
 from jaxplain._patterns import inside
 from jaxplain.surrogate import compat, patterns, primitives
-from jaxplain.surrogate.backward import attach, refused_late, scaled, with_backward
+from jaxplain.surrogate.backward import attach, refused_late, scaled
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.program import Equation, broadcast
-from jaxplain.surrogate.rules.layers import Affine, Epsilon, LayerRule
+from jaxplain.surrogate.rules.factors import product, quotient
+from jaxplain.surrogate.rules.layers import Epsilon, LayerRule
+from jaxplain.surrogate.rules.taps import multiplier_tap
+from jaxplain.surrogate.rules.weighted import after_linear, is_number, settled_layer, stabilised
 from jaxplain.surrogate.rules.whole import unwalkable
 from jaxplain.surrogate.table import RuleTable
 from jaxplain.surrogate.values.lifted import Lifted, settled, value
@@ -86,7 +88,7 @@ class Relevances:
         if not _is_real(equation.aval) or not all(_is_real(operands[i]) for i in active):
             return native(equation, *operands)
         if len(active) > 1:
-            return [_product(self, equation, operands, active)]
+            return [product(self.detached, equation, *operands)]
         (position,) = active
         weights = [i for i, o in enumerate(operands) if i != position and _is_real(jax.typeof(o))]
         return [Layer(equation, operands, position, weights[0], self.settle)]
@@ -108,10 +110,6 @@ class Relevances:
         for pattern in (patterns.softmax, patterns.log_softmax, patterns.logsumexp):
             found = found.register(pattern, self.exponential)
         return found.register(patterns.tap, multiplier_tap)
-
-    def first_rule(self, equation: Equation) -> LayerRule | None:
-        """The rule of the first layer, if it has another."""
-        return None if self.first is None else self.first.at(equation)
 
     # Elementwise equations.
 
@@ -139,15 +137,15 @@ class Relevances:
         if name in ("add", "sub", "add_any"):
             return [self._sum(equation, operands)]
         if name == "mul":
-            return [_product(self, equation, operands, active)]
+            return [product(self.detached, equation, *operands)]
         if name == "div":
-            return [_quotient(self, equation, *operands)]
+            return [quotient(self.detached, equation, *operands)]
         return native(equation, *operands)
 
     def _sum(self, equation: Equation, operands: Sequence[Any]) -> Relevant:
         """R_a = a/(a + b + ε sgn) R: the derivative, times the share that the stabiliser leaves."""
         (summed,) = native(equation, *operands)
-        return Relevant(_stabilised(summed.value, self.sums), summed.hints)
+        return Relevant(stabilised(summed.value, self.sums), summed.hints)
 
     def summed(self, equation: Equation, operand: Any) -> list[Any]:
         """A sum of elements waits for what scales it: a mean, a pool."""
@@ -175,10 +173,22 @@ class Relevances:
         if not _is_real(node):
             return node.value
         if node.affine and isinstance(node.root, Layer):
-            return _settled_layer(self, node)
+            return self._layer(node)
         if _ends_linearly(node):
             return _linearly(node)
-        return _identity(node, Steps(node, node.root).entrance())
+        begin = Steps(node, node.root).entrance()
+        if _is_relu(node, begin) and isinstance(begin.root, Layer) and not begin.computed:
+            return _identity(node, begin, self._layer(begin, above=True))
+        return _identity(node, begin, settled(begin))
+
+    def _layer(self, node: Any, above: bool = False) -> Relevant:
+        """A layer by the rule of its place; `above` says that only outputs above 0 are heard."""
+        layer: Layer = node.root
+        if layer.weight is None:
+            return settled_layer(node, Epsilon(self.sums))
+        starts = layer.operand.hints.first and self.first is not None
+        first = self.first.at(layer.equation) if starts and self.first is not None else None
+        return settled_layer(node, self.layers.at(layer.equation), first, above)
 
 
 def _of_softmax(p: Any, cotangent: Any, axes: Any) -> Any:
@@ -199,9 +209,16 @@ def _constant(y: Any, cotangent: Any, axes: Any) -> None:
 _BACK = {"softmax": _of_softmax, "log_softmax": _of_log_softmax}
 
 
-def _identity(node: Chain, begin: Any) -> Relevant:
+def _is_relu(node: Chain, begin: Any) -> bool:
+    """Whether it is max(z, 0)."""
+    if node.equation.primitive.name != "max" or len(node.actives) > 1:
+        return False
+    constants = [o for o in node.operands if not isinstance(o, Lifted)]
+    return node.actives[0] is begin and all(is_number(o) and float(o) == 0 for o in constants)
+
+
+def _identity(node: Chain, begin: Any, z: Relevant) -> Relevant:
     """g(z)/z, of the whole of g: relevance as it is."""
-    z = settled(begin)
     steps = Steps(node, begin)
 
     def forward(z: Any, constants: Any) -> tuple[Any, Any]:
@@ -220,13 +237,8 @@ def _is_positive(node: Chain) -> bool:
     """Whether the last equation gives no negative number."""
     name = node.equation.primitive.name
     if name == "max":
-        return any(_is_number(o) and float(np.asarray(o)) >= 0 for o in node.operands)
+        return any(is_number(o) and float(o) >= 0 for o in node.operands)
     return name in ("exp", "exp2", "logistic", "abs", "square", "sqrt", "rsqrt")
-
-
-def _is_number(operand: Any) -> bool:
-    """Whether this is one number that is known."""
-    return not isinstance(operand, Lifted | jax.core.Tracer) and np.ndim(operand) == 0
 
 
 def _note(node: Chain, note: str) -> str:
@@ -261,193 +273,7 @@ def _linearly(node: Chain) -> Relevant:
     """The last equation by its derivative, which a constant takes no part in."""
     (inner,) = map(settled, node.actives)
     operands = [inner.value if isinstance(o, Lifted) else o for o in node.operands]
-    return Relevant(node.equation.function(*operands), _kept(node, inner.hints))
-
-
-def _kept(node: Chain, hints: Hints) -> Hints:
-    """What is still known after an equation that is linear."""
-    name = node.equation.primitive.name
-    constants = [o for o in node.operands if not isinstance(o, Lifted)]
-    rises = name == "convert_element_type" or (
-        name in ("mul", "div") and all(_is_number(o) and float(np.asarray(o)) > 0 for o in constants)
-    )
-    note = hints.note if name in ("mul", "div", "neg", "convert_element_type", "copy") else (
-        "sum" if hints.note else ""
-    )  # fmt: skip
-    return dataclasses.replace(
-        hints, note=note, first=False, active=hints.active, positive=hints.positive and rises
-    )
-
-
-# Layers.
-
-
-def _settled_layer(table: Relevances, node: Any) -> Relevant:
-    """A layer with its constants, by the rule of its place; see `layers`."""
-    layer: Layer = node.root
-    steps = Steps(node, layer)
-    x = layer.operand
-    is_sum = layer.weight is None
-    hints = _layer_hints(layer, node, x.hints)
-    rule: LayerRule = Epsilon(table.sums) if is_sum else table.layers.at(layer.equation)
-    first = None if is_sum or not x.hints.first else table.first_rule(layer.equation)
-    if first is None and isinstance(rule, Epsilon) and rule.bias:
-        y = steps(layer.apply(x.value, layer.constants), steps.constants)
-        return Relevant(_stabilised(y, rule.epsilon), hints)
-    passive = layer.constants, steps.constants
-    y = _through_layer(layer, steps, rule, first)((x.value, x.entry, x.below), passive)
-    return Relevant(y, hints)
-
-
-def _stabilised(y: Any, epsilon: float) -> Any:
-    """y, of whose relevance only y/(y + ε sgn y) goes on."""
-
-    def valued_share(y: Any, _: Any) -> tuple[Any, Any]:
-        return y, jnp.abs(y) / (jnp.abs(y) + jnp.asarray(epsilon, y.dtype))
-
-    return scaled(valued_share, tame=True)(y, None) if epsilon else y
-
-
-def _layer_hints(layer: Layer, node: Any, hints: Hints) -> Hints:
-    frozen = hints.frozen
-    if layer.weight is not None:
-        return Hints(frozen=frozen)
-    kept = Hints(note="sum", frozen=frozen, positive=hints.positive)
-    for step in Steps(node, layer).nodes:
-        kept = _kept(step, kept)
-    return kept
-
-
-def _through_layer(layer: Layer, steps: Steps, rule: LayerRule, first: LayerRule | None) -> Any:
-    """y = a ⊙ g(x, w) + c with this rule backwards; `first` is that of what sees the input."""
-    position = layer.weight if layer.weight is None else layer.weight - (layer.weight > layer.position)
-
-    def affine(x: Any, weights: Any, scale: Any, shift: Any, y: Any = None) -> Affine:
-        def apply(array: Any, weight: Any) -> Any:
-            if position is None:
-                return layer.apply(array, weights)
-            return layer.apply(array, [*weights[:position], weight, *weights[position + 1 :]])
-
-        weight = None if position is None else weights[position]
-        return Affine(apply, x, weight, scale, shift, layer.operand.hints.positive, y)
-
-    def forward(active: Any, passive: Any) -> tuple[Any, Any]:
-        x, weights, constants = active[0], *passive
-        mapped = layer.apply(x, weights)
-        y = steps(mapped, constants)
-        scale, shift = _coefficients(steps, mapped, constants)
-        at_x = affine(x, weights, scale, shift, y)
-        own = (rule if first is None else first).ratios(at_x)
-        below = rule.ratios(at_x) if first is not None and active[2] is not None else None
-        return y, (x, weights, scale, own, below)
-
-    def backward(saved: Any, ct: Any) -> Any:
-        x, weights, scale, own, below = saved
-        at_x = affine(x, weights, scale, None)
-        signals, further = (jax.tree.map(lambda r: (r * ct).astype(ct.dtype), t) for t in (own, below))
-        if first is None:
-            return rule.back(at_x, signals).astype(x.dtype), None, None
-        found = first.back(at_x, signals).astype(x.dtype)
-        if layer.operand.entry is None:
-            return (_over(found, x) if first.emits else found), None, None
-        relevance = found if first.emits else x * found
-        m = None if below is None else rule.back(at_x, further).astype(x.dtype)
-        return jnp.zeros_like(x), relevance, m
-
-    return with_backward(forward, backward)
-
-
-def _over(relevance: Any, x: Any) -> Any:
-    """R/x, and 0 where x is."""
-    return jnp.where(x == 0, 0, relevance / jnp.where(x == 0, 1, x))
-
-
-def _coefficients(steps: Steps, mapped: Any, constants: Any) -> tuple[Any, Any]:
-    """a and c of steps(v) = a v + c, by its values at 0 and 1; None for 1 and 0."""
-    if not steps.nodes:
-        return None, None
-    shift = steps(jnp.zeros_like(mapped), constants)
-    shifts_only = all(_only_shifts(node) for node in steps.nodes)
-    scale = None if shifts_only else steps(jnp.ones_like(mapped), constants) - shift
-    return scale, shift
-
-
-def _only_shifts(node: Chain) -> bool:
-    name = node.equation.primitive.name
-    if name in ("add", "sub"):
-        return len(node.actives) == 1 and (name == "add" or isinstance(node.operands[0], Lifted))
-    return name in ("convert_element_type", "copy")
-
-
-# Products.
-
-
-def _product(
-    table: Relevances, equation: Equation, operands: Sequence[Any], active: Sequence[int]
-) -> Relevant:
-    """Each of two gets half of its vjp, R/2; one that counts as a constant nothing."""
-    hints = [operands[i].hints for i in active]
-    shares = _shares(table, hints)
-
-    def function(arrays: Sequence[Any], others: Sequence[Any]) -> Any:
-        filled = list(others)
-        for i, array in zip(active, arrays, strict=True):
-            filled.insert(i, array)
-        return equation.function(*filled)
-
-    def forward(arrays: Any, others: Any) -> tuple[Any, Any]:
-        return function(arrays, others), (arrays, others)
-
-    def backward(saved: Any, ct: Any) -> Any:
-        arrays, others = saved
-        found = []
-        for i, part in enumerate(shares):
-            def one(array: Any, i: int = i) -> Any:
-                return function([*arrays[:i], array, *arrays[i + 1 :]], others)
-
-            sent = None if not part else jax.linear_transpose(one, arrays[i])(
-                (part * ct).astype(ct.dtype)
-            )[0]  # fmt: skip
-            found.append(sent)
-        return found
-
-    others = [value(o) for i, o in enumerate(operands) if i not in active]
-    y = with_backward(forward, backward)([operands[i].value for i in active], others)
-    return Relevant(y, _joint(hints))
-
-
-def _shares(table: Relevances, hints: Sequence[Hints]) -> Sequence[float]:
-    """What part of the relevance each of two factors gets."""
-    constant = [h.frozen for h in hints]
-    if not any(constant) and sum(h.note == "scale" for h in hints) == 1:
-        constant = [h.note == "scale" for h in hints]
-    if table.detached and not any(constant) and sum(h.active for h in hints) == 1:
-        constant = [h.active for h in hints]
-    count = sum(not c for c in constant)
-    return [0.0 if c else 1 / count for c in constant] if count else [0.0, 0.0]
-
-
-def _joint(hints: Sequence[Hints]) -> Hints:
-    return Hints(
-        note="sum" if all(h.note for h in hints) else "",
-        frozen=all(h.frozen for h in hints),
-        active=all(h.active for h in hints),
-        positive=all(h.positive for h in hints),
-    )
-
-
-def _quotient(table: Relevances, equation: Equation, a: Relevant, b: Relevant) -> Relevant:
-    """a/b as a · (1/b), where 1/b has as much relevance as b."""
-    inverse = dataclasses.replace(b.hints, note="scale" if b.hints.note else "")
-    of_a, of_b = _shares(table, [a.hints, inverse])
-
-    def forward(active: Any, _: Any) -> tuple[Any, Any]:
-        a, b = active
-        y = equation.function(a, b)
-        return y, [of_a / b, jnp.zeros_like(b) if not of_b else of_b * y / b]
-
-    y = scaled(forward)([a.value, b.value], None)
-    return Relevant(y, _joint([a.hints, inverse]))
+    return Relevant(node.equation.function(*operands), after_linear(node, inner.hints))
 
 
 # Everything else.
@@ -457,9 +283,11 @@ def native(equation: Equation, *operands: Any) -> list[Any]:
     """JAX's own derivative."""
     outputs = equation.bind(*map(value, operands))
     hints = [o.hints for o in operands if isinstance(o, Relevant)]
+    if not hints:
+        return outputs
     floats = all(isinstance(o, Relevant) or not _is_real(jax.typeof(o)) for o in operands)
     keeps = equation.facts.group == "linear" or equation.primitive.name in ("add", "add_any")
-    sums = bool(hints) and all(h.note for h in hints) and (keeps or equation.primitive.name == "sub")
+    sums = all(h.note for h in hints) and (keeps or equation.primitive.name == "sub")
     joint = Hints(
         note="sum" if sums else "",
         frozen=all(h.frozen for h in hints),
@@ -538,42 +366,6 @@ def refuse(equation: Equation, *operands: Any) -> list[Any]:
 
     found = refused_late(function, refusal)([operands[i].value for i in positions])
     return [Relevant(y) if _is_inexact(jax.typeof(y)) else y for y in found]
-
-
-# Taps: where relevance is read.
-
-
-def multiplier_tap(equation: Equation, operand: Any, probe: Any) -> list[Any]:
-    """y = value + probe: the probe gets the value's multiplier."""
-    operand, probe = settled(operand), settled(probe)
-    y = equation.function(value(operand), value(probe))
-    hints = operand.hints if isinstance(operand, Relevant) else Hints()
-    return [Relevant(y, dataclasses.replace(hints, first=False))]
-
-
-def relevance_tap(enters: bool, equation: Equation, operand: Any, probe: Any) -> list[Any]:
-    """y = value + probe: the probe gets the value's relevance.
-
-    `enters` says that the table has rules for the first layer, whose input the value then is.
-    """
-    operand, probe = settled(operand), settled(probe)
-    lifted = isinstance(operand, Relevant)
-
-    def forward(active: Any, constant: Any) -> tuple[Any, Any]:
-        known, probe = active
-        y = constant if known is None else known
-        return (y, jnp.zeros_like(y) if enters else None, y if enters and lifted else None), y
-
-    def backward(y: Any, cotangents: Any) -> Any:
-        m, relevance, below = cotangents
-        received = y * m if relevance is None else y * m + relevance
-        further = m if below is None else m + below
-        return (further if lifted else None), received
-
-    active = (operand.value if lifted else None, value(probe))
-    found = with_backward(forward, backward)(active, None if lifted else operand)
-    known = operand.hints if lifted else Hints()
-    return [Relevant(found[0], dataclasses.replace(known, first=True), found[1], found[2])]
 
 
 # Values.
