@@ -231,6 +231,18 @@ def test_the_first_layer_gives_relevance_where_the_input_is_zero(x64):
         assert scores(PLAIN, x, name)[0]
 
 
+def test_a_rule_for_first_layers_in_all_of_them(x64):
+    """In the first it gives R itself, and deeper R/x, which has no place where x is zero."""
+    x = jnp.array([2.0, 0.0])
+    f = lambda x: x @ jnp.array([3.0, -1.0])
+    close(jxp.lrp(f, rules="flat")(x), jnp.array([3.0, 3.0]), rtol=1e-5)
+    close(jxp.lrp(f, rules="w_square")(x), jnp.array([5.4, 0.6]), rtol=1e-5)
+    g = lambda x: jax.nn.softplus(x @ W + B) @ V[:, 0]  # nowhere zero inside
+    R, gap = jxp.lrp(g, rules="flat", return_gap=True)(jnp.asarray(X4))
+    close(R, jnp.full(4, g(X4) / 4), rtol=1e-4)
+    close(gap, 0, atol=1e-4)
+
+
 def test_the_input_beside_its_first_layer(x64):
     """What reaches the input past that layer is still x m."""
     f = lambda x: readout(x @ W) + readout(jnp.sin(x))
@@ -425,7 +437,7 @@ def test_errors_are_those_of_other_methods(x64):
         jxp.attn_lrp(lambda x: x.sum())(jnp.arange(3))
     with pytest.raises(ValueError, match="nothing is named 'h'"):
         jxp.attn_lrp(PLAIN, at="h")(jnp.ones(4))
-    with pytest.raises(jxp.UnsupportedPrimitive, match="'while' at .*test_relevance.py"):
+    with pytest.raises(jxp.UnsupportedPrimitive, match=r"'while' at .*test_relevance\.py"):
         jxp.attn_lrp(lambda x: lax.while_loop(lambda v: v[0] < 3, lambda v: 2 * v, x).sum())(
             jnp.ones(2)
         )

@@ -1,4 +1,4 @@
-"""Relevance of models: finite wherever JAX differentiates, and near true patching in a small GPT."""
+"""Relevance of models: finite wherever JAX differentiates, near true patching in a small GPT."""
 
 import functools
 

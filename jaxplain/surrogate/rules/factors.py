@@ -83,17 +83,3 @@ def _joint(hints: Sequence[Hints]) -> Hints:
         active=all(h.active for h in hints),
         positive=all(h.positive for h in hints),
     )
-
-
-def _quotient(table: Relevances, equation: Equation, a: Relevant, b: Relevant) -> Relevant:
-    """a/b as a · (1/b), where 1/b has as much relevance as b."""
-    inverse = dataclasses.replace(b.hints, note="scale" if b.hints.note else "")
-    of_a, of_b = _shares(table, [a.hints, inverse])
-
-    def forward(active: Any, _: Any) -> tuple[Any, Any]:
-        a, b = active
-        y = equation.function(a, b)
-        return y, [of_a / b, jnp.zeros_like(b) if not of_b else of_b * y / b]
-
-    y = scaled(forward)([a.value, b.value], None)
-    return Relevant(y, _joint([a.hints, inverse]))

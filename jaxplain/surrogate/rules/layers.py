@@ -157,7 +157,8 @@ class ZPlus(LayerRule):
     """m_i = Σ_j L⁺_ji y_j m_j/(P_j + c⁺_j + ε) where x_i ≥ 0, with L⁻ where x_i < 0."""
 
     def ratios(self, layer: Affine) -> Any:
-        return share(layer.y, _plus(layer.parts(both=False)[0], self.shifts(layer)[0]), self.epsilon)
+        positive = _plus(layer.parts(both=False)[0], self.shifts(layer)[0])
+        return share(layer.y, positive, self.epsilon)
 
     def back(self, layer: Affine, signals: Any) -> Any:
         return layer.back_by_sign(signals, None)

@@ -74,9 +74,10 @@ def gamma(
       >>> import jax.numpy as jnp, jaxplain as jxp
       >>> f = lambda x: x @ jnp.array([3.0, -1.0])
       >>> jxp.lrp(f, rules=jxp.rules.gamma(1.0))(jnp.array([2.0, 1.0])).round(3)
-      Array([ 6.0000005, -1.       ], dtype=float32)
+      Array([ 5.455, -0.455], dtype=float32)
 
-    Source: Montavon et al., "Layer-wise relevance propagation: an overview", 2019, section 10.2.3; for inputs of both signs as in zennit.
+    Source: Montavon et al., "Layer-wise relevance propagation: an overview", 2019,
+    section 10.2.3; for inputs of both signs as in zennit.
     """
     return _made(Gamma(_STABILISER, bias, gamma), first)
 
@@ -99,7 +100,8 @@ def zplus(*, bias: bool = True, first: RuleTable | None = None) -> RuleTable:
       >>> jxp.lrp(f, rules=jxp.rules.zplus())(jnp.array([2.0, 1.0])).round(3)
       Array([5., 0.], dtype=float32)
 
-    Source: Montavon et al., "Deep Taylor decomposition", arXiv 1512.02479, eq. 9; Bach et al., 10.1371/journal.pone.0130140, eq. 60.
+    Source: Montavon et al., "Deep Taylor decomposition", arXiv 1512.02479, eq. 9; Bach et al.,
+    10.1371/journal.pone.0130140, eq. 60.
     """
     return _made(ZPlus(_STABILISER, bias), first)
 
@@ -157,7 +159,9 @@ def w_square(*, bias: bool = True, first: RuleTable | None = None) -> RuleTable:
 
 
 def flat(*, bias: bool = True, first: RuleTable | None = None) -> RuleTable:
-    r"""LRP-flat: R_i = Σ_j R_j / n_j, shared by all n_j elements that output j sees; for a first layer.
+    r"""LRP-flat: R_i = Σ_j R_j / n_j, shared by all n_j elements that output j sees.
+
+    It is for a first layer.
 
     Args:
       bias: of no consequence: biases have no share.
@@ -238,7 +242,7 @@ def composite(
       Array([2.5, 2.5], dtype=float32)
     """
     known = of_table(rules)
-    by_kind = {
+    by_kind: dict[str, Any] = {
         name: getattr(known.layers, name) if table is None else of_table(table).layers
         for name, table in (("dense", dense), ("conv", conv))
     }
@@ -261,8 +265,8 @@ def epsilon_plus() -> RuleTable:
       >>> jxp.rules.epsilon_plus().lifted.__name__
       'Relevant'
 
-    Source: Kohlbrenner et al., "Towards best practice in explaining neural network decisions with LRP",
-    arXiv 1910.09840.
+    Source: Kohlbrenner et al., "Towards best practice in explaining neural network decisions with
+    LRP", arXiv 1910.09840.
     """
     return composite(epsilon(), conv=zplus())
 
@@ -278,8 +282,8 @@ def epsilon_plus_flat() -> RuleTable:
       >>> jxp.rules.epsilon_plus_flat().lifted.__name__
       'Relevant'
 
-    Source: Kohlbrenner et al., "Towards best practice in explaining neural network decisions with LRP",
-    arXiv 1910.09840.
+    Source: Kohlbrenner et al., "Towards best practice in explaining neural network decisions with
+    LRP", arXiv 1910.09840.
     """
     return composite(epsilon_plus(), first=flat())
 
@@ -295,8 +299,8 @@ def epsilon_alpha2_beta1() -> RuleTable:
       >>> jxp.rules.epsilon_alpha2_beta1().lifted.__name__
       'Relevant'
 
-    Source: Kohlbrenner et al., "Towards best practice in explaining neural network decisions with LRP",
-    arXiv 1910.09840.
+    Source: Kohlbrenner et al., "Towards best practice in explaining neural network decisions with
+    LRP", arXiv 1910.09840.
     """
     return composite(epsilon(), conv=alpha_beta(2.0, 1.0))
 
@@ -312,8 +316,8 @@ def epsilon_alpha2_beta1_flat() -> RuleTable:
       >>> jxp.rules.epsilon_alpha2_beta1_flat().lifted.__name__
       'Relevant'
 
-    Source: Kohlbrenner et al., "Towards best practice in explaining neural network decisions with LRP",
-    arXiv 1910.09840.
+    Source: Kohlbrenner et al., "Towards best practice in explaining neural network decisions with
+    LRP", arXiv 1910.09840.
     """
     return composite(epsilon_alpha2_beta1(), first=flat())
 
@@ -386,5 +390,7 @@ def of_table(table: Any) -> Relevances:
 def _made(
     rule: LayerRule, first: RuleTable | None, sums: float = _STABILISER
 ) -> RuleTable:
-    beginning = None if first is None else of_table(first).layers
+    beginning = Choice(rule) if rule.emits else None
+    if first is not None:
+        beginning = of_table(first).layers
     return Relevances(Choice(rule), beginning, sums).table()

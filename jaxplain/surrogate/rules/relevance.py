@@ -35,7 +35,15 @@ from jaxplain.surrogate.rules.weighted import after_linear, is_number, settled_l
 from jaxplain.surrogate.rules.whole import unwalkable
 from jaxplain.surrogate.table import RuleTable
 from jaxplain.surrogate.values.lifted import Lifted, settled, value
-from jaxplain.surrogate.values.relevance import Chain, Hints, Layer, Relevant, Steps, is_affine
+from jaxplain.surrogate.values.relevance import (
+    Chain,
+    Hints,
+    Layer,
+    Relevant,
+    Steps,
+    Waiting,
+    is_affine,
+)
 
 _KINDS = {
     "dot_general": "dense",
@@ -298,18 +306,19 @@ def native(equation: Equation, *operands: Any) -> list[Any]:
 
 
 def _subtracts(equation: Equation) -> bool:
-    return equation.primitive.name == "scatter-sub" or equation.facts.group != "linear" and (
+    return equation.primitive.name == "scatter-sub" or (equation.facts.group != "linear" and (
         equation.primitive.name not in ("add", "add_any")
-    )
+    ))
 
 
 def moved(equation: Equation, *operands: Any) -> list[Any]:
     """A move of elements: of a layer that waits it is a part, and keeps the input what it is."""
+    operand: Any
     operand, *rest = map(_continuous, operands)
     rest = [value(settled(o)) for o in rest]
     if not isinstance(operand, Lifted):
         return equation.bind(operand, *rest)
-    if _moves_all(equation) and _waits_for_constants(operand):
+    if isinstance(operand, Layer | Chain) and _moves_all(equation) and _is_open(operand):
         return [operand.moved(equation)]
     operand = settled(operand)
     if not isinstance(operand, Relevant):
@@ -325,9 +334,9 @@ def _moves_all(equation: Equation) -> bool:
     return (equation.primitive.name in names or same_size) and len(equation.inputs) == 1
 
 
-def _waits_for_constants(operand: Any) -> bool:
-    waits = isinstance(operand, Layer | Chain) and not operand.computed
-    return waits and isinstance(operand.root, Layer) and operand.affine
+def _is_open(node: Layer | Chain) -> bool:
+    """Whether it is a layer that waits for further constants."""
+    return not node.computed and isinstance(node.root, Layer) and node.affine
 
 
 def maximum(equation: Equation, *operands: Any) -> list[Any]:
@@ -399,13 +408,12 @@ def _continuous(operand: Any) -> Any:
 
 def _spread(operand: Any, shape: tuple[int, ...]) -> Any:
     """An active operand brought to the shape of the elementwise result; one computed by itself."""
-    if not isinstance(operand, Lifted):
-        return operand
-    if operand.waiting and operand.computed:
+    if isinstance(operand, Waiting) and operand.computed:
         operand = operand.settle()
     if not isinstance(operand, Lifted) or tuple(operand.shape) == tuple(shape):
         return operand
     operand = settled(operand)
     if not isinstance(operand, Relevant):
         return operand
-    return Relevant(broadcast(operand.value, shape), dataclasses.replace(operand.hints, first=False))
+    hints = dataclasses.replace(operand.hints, first=False)
+    return Relevant(broadcast(operand.value, shape), hints)

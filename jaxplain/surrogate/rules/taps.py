@@ -92,7 +92,7 @@ def relevance_tap(enters: bool, equation: Equation, operand: Any, probe: Any) ->
     lifted = isinstance(operand, Relevant)
 
     def forward(active: Any, constant: Any) -> tuple[Any, Any]:
-        known, probe = active
+        known, _ = active
         y = constant if known is None else known
         return (y, jnp.zeros_like(y) if enters else None, y if enters and lifted else None), y
 

@@ -6,7 +6,6 @@ The constants that follow a product belong to it; a and c are found by what they
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -88,7 +87,7 @@ def _through(
         return Affine(apply, x, weight, scale, shift, layer.operand.hints.positive, above, y)
 
     def forward(active: Any, passive: Any) -> tuple[Any, Any]:
-        x, constants, following = active[0], *passive
+        x, (constants, following) = active[0], passive
         y = steps(layer.apply(x, constants), following)
         scale, shift = _coefficients(steps, y, following)
         axis = _channels(layer, steps)
@@ -108,13 +107,15 @@ def _through(
             signals = jax.tree.map(lambda r: (r * cotangent).astype(cotangent.dtype), ratios)
             return by.back(at_x, signals).astype(x.dtype)
 
-        if first is None:
-            return sent(rule, own), None, None
-        found = sent(first, own)
-        if layer.operand.entry is None:  # nowhere but in a multiplier can relevance go
-            return (_over(found, x) if first.emits else found), None, None
-        further = None if below is None else sent(rule, below)
-        return jnp.zeros_like(x), (found if first.emits else x * found), further
+        def multiplier(by: LayerRule, ratios: Any) -> Any:
+            found = sent(by, ratios)
+            return _over(found, x) if by.emits else found
+
+        if first is None or layer.operand.entry is None:
+            return multiplier(rule if first is None else first, own), None, None
+        relevance = sent(first, own) if first.emits else x * sent(first, own)
+        further = None if below is None else multiplier(rule, below)
+        return jnp.zeros_like(x), relevance, further
 
     return with_backward(forward, backward)
 

@@ -216,7 +216,7 @@ class Chain(Waiting):
             if not isinstance(node, Lifted):
                 scalar = jnp.ndim(node) == 0
                 return node if scalar else equation.function(broadcast(node, self.shape))
-            if id(node) not in known:
+            if isinstance(node, Chain) and id(node) not in known:
                 inner = tuple(map(visit, node.operands))
                 known[id(node)] = dataclasses.replace(node, operands=inner, equation=there(node))
             return known[id(node)]
@@ -248,7 +248,7 @@ class Steps:
         known = {id(begin)}
 
         def visit(node: Any) -> None:
-            if isinstance(node, Lifted) and id(node) not in known:
+            if isinstance(node, Chain) and id(node) not in known:
                 known.add(id(node))
                 for operand in node.operands:
                     visit(operand)
