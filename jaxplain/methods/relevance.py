@@ -40,8 +40,8 @@ def lrp(
     A layer is a product with constant weights and whatever constants follow it: a bias, a cast, a
     reshape, a batch norm in inference mode are part of it, however they are spelled. A scalar
     function of one value hands on R as it is, two factors that depend on x share it, what a norm
-    divides by counts as a constant, a maximum hands it to its winner, and a softmax and everything
-    else keep JAX's derivative.
+    divides by and a gate (a sigmoid among factors) count as constants, a maximum hands it to its
+    winner, and a softmax and everything else keep JAX's derivative.
 
     Args:
       f: `f(x, *args)` → scalar; x a pytree of floating arrays. A batch is `jax.vmap`.

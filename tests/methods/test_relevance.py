@@ -187,6 +187,25 @@ def test_factors_share_and_gates_are_constants(x64):
     close(R["up"], product)
 
 
+GATES = {
+    "sigmoid": jax.nn.sigmoid,
+    "by hand": lambda z: 1 / (1 + jnp.exp(-z)),
+    "by tanh": lambda z: 0.5 * (1 + jnp.tanh(z / 2)),
+    "hard": jax.nn.hard_sigmoid,
+    "exponential": lambda z: jnp.exp(-z),
+    "complement": lambda z: 1 - jax.nn.sigmoid(z),
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_a_gate_is_a_constant(name, x64):
+    x, y = draw(1, 4), draw(2, 4)
+    f = lambda p: jnp.sum(GATES[name](p["gate"]) * p["gated"])
+    R = jxp.attn_lrp(f)({"gate": x, "gated": y})
+    close(R["gate"], 0)
+    close(R["gated"], GATES[name](x) * y)
+
+
 def attention(p):
     weights = jax.nn.softmax(p["q"] @ p["k"].T)
     return readout(weights @ p["v"])

@@ -1,7 +1,9 @@
 """Products of values that depend on x: each factor's share of the relevance.
 
 One half of its vjp to each of two, which is one half of R = y m; what counts as a constant (a
-norm's scale, a frozen softmax) gets nothing and the other all.  Source: arXiv 2402.05602, eq. 15.
+norm's scale, a frozen softmax) gets nothing and the other all.  So does a gate: a sigmoid near
+z = 0 has a relevance that is no multiple of z, and what it opens or closes takes all.
+Source: arXiv 2402.05602, eq. 15; of gates Arras et al., arXiv 1706.07206, section 3.3.
 """
 
 from __future__ import annotations
@@ -70,6 +72,8 @@ def _shares(detached: bool, hints: Sequence[Hints]) -> Sequence[float]:
     constant = [h.frozen for h in hints]
     if not any(constant) and sum(h.note == "scale" for h in hints) == 1:
         constant = [h.note == "scale" for h in hints]
+    if not any(constant) and sum(h.gate for h in hints) == 1:
+        constant = [h.gate for h in hints]
     if detached and not any(constant) and sum(h.active for h in hints) == 1:
         constant = [h.active for h in hints]
     count = sum(not c for c in constant)
@@ -81,5 +85,6 @@ def _joint(hints: Sequence[Hints]) -> Hints:
         note="sum" if all(h.note for h in hints) else "",
         frozen=all(h.frozen for h in hints),
         active=all(h.active for h in hints),
+        gate=all(h.gate for h in hints),
         positive=all(h.positive for h in hints),
     )

@@ -5,7 +5,7 @@
 | a layer: a product with constant weights, and the constants behind it | its table's (`layers`) |
 | a scalar function g of one value | R as it is: m · g(z)/z |
 | a sum | its derivative, with the stabiliser ε |
-| a product of two values | one half to each |
+| a product of two values | one half to each, but nothing to a gate |
 | what a norm divides by | counts as a constant |
 | softmax, logsumexp, maxima and everything else | JAX's own derivative |
 
@@ -31,7 +31,7 @@ from jaxplain.surrogate.program import Equation, broadcast
 from jaxplain.surrogate.rules.factors import product, quotient
 from jaxplain.surrogate.rules.layers import Epsilon, LayerRule
 from jaxplain.surrogate.rules.taps import multiplier_tap
-from jaxplain.surrogate.rules.weighted import after_linear, is_number, settled_layer, stabilised
+from jaxplain.surrogate.rules.weighted import after_linear, settled_layer, stabilised
 from jaxplain.surrogate.rules.whole import unwalkable
 from jaxplain.surrogate.table import RuleTable
 from jaxplain.surrogate.values.lifted import Lifted, settled, value
@@ -43,6 +43,7 @@ from jaxplain.surrogate.values.relevance import (
     Steps,
     Waiting,
     is_affine,
+    is_number,
 )
 
 _KINDS = {
@@ -172,7 +173,8 @@ class Relevances:
             lambda x, others: equation.function(x, *others),
             lambda y, cotangent: backward(y, cotangent, equation.params["axes"]),
         )(x.value, list(map(value, others)))
-        return [Relevant(found, Hints("", False, backward is _constant, True, name == "softmax"))]
+        hints = Hints(frozen=backward is _constant, active=True, positive=name == "softmax")
+        return [Relevant(found, hints)]
 
     # What waits, when it is asked for.
 
@@ -236,9 +238,23 @@ def _identity(node: Chain, begin: Any, z: Relevant) -> Relevant:
         return y, jnp.where(zero, 0, ratio)
 
     y = scaled(forward)(z.value, steps.constants)
-    positive = _is_positive(node) and not z.hints.frozen
-    note = _note(node, z.hints.note)
-    return Relevant(y, Hints(note, False, z.hints.frozen, True, positive))
+    hints = Hints(
+        note=_note(node, z.hints.note),
+        frozen=z.hints.frozen,
+        active=True,
+        gate=_is_gate(steps),
+        positive=_is_positive(node),
+    )
+    return Relevant(y, hints)
+
+
+def _is_gate(steps: Steps) -> bool:
+    """Whether the function is known, and something else than 0 at 0."""
+    if not all(map(is_number, steps.constants)):
+        return False
+    with jax.ensure_compile_time_eval():
+        at_zero = float(steps(jnp.zeros((), steps.begin.dtype), steps.constants))
+    return bool(np.isfinite(at_zero)) and at_zero != 0
 
 
 def _is_positive(node: Chain) -> bool:
@@ -300,6 +316,7 @@ def native(equation: Equation, *operands: Any) -> list[Any]:
         note="sum" if sums else "",
         frozen=all(h.frozen for h in hints),
         active=keeps and floats and all(h.active for h in hints),
+        gate=keeps and floats and all(h.gate for h in hints),
         positive=keeps and floats and all(h.positive for h in hints) and not _subtracts(equation),
     )
     return [Relevant(y, joint) if _is_inexact(jax.typeof(y)) else y for y in outputs]

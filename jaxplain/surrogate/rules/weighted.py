@@ -15,7 +15,7 @@ import numpy as np
 from jaxplain.surrogate.backward import scaled, with_backward
 from jaxplain.surrogate.rules.layers import Affine, Epsilon, LayerRule
 from jaxplain.surrogate.values.lifted import Lifted
-from jaxplain.surrogate.values.relevance import Chain, Hints, Layer, Relevant, Steps
+from jaxplain.surrogate.values.relevance import Chain, Hints, Layer, Relevant, Steps, is_number
 
 
 def settled_layer(
@@ -64,11 +64,6 @@ def after_linear(node: Chain, hints: Hints) -> Hints:
     return dataclasses.replace(
         hints, note=note, first=False, positive=hints.positive and rises
     )
-
-
-def is_number(operand: Any) -> bool:
-    """Whether this is one number that is known."""
-    return not isinstance(operand, Lifted | jax.core.Tracer) and np.ndim(operand) == 0
 
 
 def _through(

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxplain.surrogate.program import Equation, Variable, broadcast
 from jaxplain.surrogate.values.lifted import Lifted, Outputs, value
@@ -29,6 +30,7 @@ class Hints:
       first: it is the input itself, at most moved or cast.
       frozen: it counts as a constant.
       active: it came out of an activation or a softmax.
+      gate: it came out of a function that is not 0 at 0, as a sigmoid.
       positive: it is not negative, which saves work and changes no number.
     """
 
@@ -36,6 +38,7 @@ class Hints:
     first: bool = False
     frozen: bool = False
     active: bool = False
+    gate: bool = False
     positive: bool = False
 
 
@@ -239,6 +242,15 @@ def is_affine(node: Chain) -> bool:
     return fits and all(jnp.issubdtype(o.dtype, jnp.floating) for o in [node, *node.actives])
 
 
+def is_number(operand: Any) -> bool:
+    """Whether this is one number that is known."""
+    return not isinstance(operand, Lifted | jax.core.Tracer) and np.ndim(operand) == 0
+
+
+def _adds_a_number(node: Chain) -> bool:
+    return node.equation.primitive.name in ("add", "sub") and any(map(is_number, node.operands))
+
+
 class Steps:
     """A chain as a function of the value where it begins, with its constants explicit."""
 
@@ -267,13 +279,19 @@ class Steps:
         return known[id(self.output)]
 
     def entrance(self) -> Any:
-        """The last affine value, from the beginning on, that everything passes through."""
+        """The last affine value, from the beginning on, that everything passes through.
+
+        A number is a bias after a layer; added to another value it belongs to the function: relu6 of
+        z + 3, over 6, is a sigmoid of z.
+        """
         here = self.begin
         while here is not self.output:
             readers = [n for n in self.nodes if any(o is here for o in n.operands)]
             if len(readers) != 1 or not is_affine(readers[0]):
                 return here
             if any(o is not here for o in readers[0].actives):
+                return here
+            if not isinstance(self.begin, Layer) and _adds_a_number(readers[0]):
                 return here
             (here,) = readers
         return here
