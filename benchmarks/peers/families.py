@@ -75,11 +75,13 @@ COMPOSITES: dict[str, Callable[[], Any]] = {
 }
 
 
-def relevance(rules: Callable[[], Any]) -> Family:
-    """A composite, which every member computes alike: scores are compared."""
-    return Family(
-        lambda m, refs, chunk: jxp.lrp(m.f, rules=rules()), equal=True, kinds=("vector", "image")
-    )
+def relevance(name: str, rules: Callable[[], Any]) -> Family:
+    """A composite, which every member computes alike: scores are compared.
+
+    zennit's box is for convolutions alone, ours for whatever sees the input.
+    """
+    kinds = ("image",) if "Box" in name else ("vector", "image")
+    return Family(lambda m, refs, chunk: jxp.lrp(m.f, rules=rules()), equal=True, kinds=kinds)
 
 
 FAMILIES: dict[str, Family] = {
@@ -123,7 +125,7 @@ FAMILIES: dict[str, Family] = {
     "KernelSHAP": coalitions(jxp.kernel_shap),
     "guided backprop": Family(lambda m, refs, chunk: jxp.guided_backprop(m.f)),
     "deconvolution": Family(lambda m, refs, chunk: jxp.deconvnet(m.f)),
-    **{name: relevance(rules) for name, rules in COMPOSITES.items()},
+    **{name: relevance(name, rules) for name, rules in COMPOSITES.items()},
     "in silico mutagenesis": Family(
         lambda m, refs, chunk: jxp.in_silico_mutagenesis(m.f, chunk=chunk),
         "all substitutions",

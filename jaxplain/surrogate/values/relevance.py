@@ -281,8 +281,8 @@ class Steps:
     def entrance(self) -> Any:
         """The last affine value, from the beginning on, that everything passes through.
 
-        A number is a bias after a layer; added to another value it belongs to the function: relu6 of
-        z + 3, over 6, is a sigmoid of z.
+        A number is a bias after a layer; added to another value it belongs to the function: relu6
+        of z + 3, over 6, is a sigmoid of z.
         """
         here = self.begin
         while here is not self.output:
