@@ -100,12 +100,14 @@ class Relevances:
             return [product(self.detached, equation, *operands)]
         (position,) = active
         weights = [i for i, o in enumerate(operands) if i != position and _is_real(jax.typeof(o))]
+        if not weights:  # integers, which have no parts of one sign
+            return native(equation, *operands)
         return [Layer(equation, operands, position, weights[0], self.settle)]
 
     def table(self) -> RuleTable:
         """The rules by primitive."""
         found = RuleTable(Relevant, fallback=native, keeps=unwalkable, remembers=False)
-        for group in ("linear", "chosen", "curved", "maximum", "linear_solve"):
+        for group in ("linear", "chosen", "curved", "linear_solve"):
             found = found.register(primitives.group(group), native)
         found = found.register(primitives.group("maximum"), maximum)
         found = found.register(primitives.group("discrete"), discrete)
