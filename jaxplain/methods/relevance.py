@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,23 +11,22 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.trees import total
-from jaxplain.named import taps
-from jaxplain.surrogate import RuleTable, compat, evaluate, patterns, staging
+from jaxplain._types import Argnums, At, Explain, Function, Tree
+from jaxplain.named import probes
+from jaxplain.surrogate import RuleTable, compat, patterns, staging, surrogate_values
 from jaxplain.surrogate.program import TAP
 from jaxplain.surrogate.rules import lrp as tables
 from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.rules.taps import relevance_tap
 
-Explain = Callable[..., Any]
-
 
 def lrp(
-    f: Callable[..., Any],
+    f: Function,
     *,
     rules: str | RuleTable = "epsilon",
-    at: taps.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""Layer-wise relevance propagation: R = x ⊙ m, from R = f(x) at the output.
 
@@ -82,41 +80,41 @@ def lrp(
     @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:
-            tapped = taps.tapped(f, at, args, argnums)
-            inside = lambda probes: tapped.function(tapped.x, probes)[0]
-            y, found = _received(reading, inside, tapped.probes)
+            probed = probes.probe(f, at, args, argnums)
+            inside = lambda zeros: probed.function(probed.x, zeros)[0]
+            y, found = _received(reading, inside, probed.probes)
             gaps = {name: y - total(relevance, y) for name, relevance in found.items()}
-            relevances = tapped.result(found)
-            return (relevances, tapped.result(gaps)) if return_gap else relevances
+            relevances = probed.result(found)
+            return (relevances, probed.result(gaps)) if return_gap else relevances
         x = staging.attributed(f, args, argnums)
 
-        def probed(probes: Any) -> Any:
-            seen = jax.tree.map(lambda v, probe: v + checkpoint_name(probe, TAP), x, probes)
+        def beside(zeros: Tree) -> Any:
+            seen = jax.tree.map(lambda v, zero: v + checkpoint_name(zero, TAP), x, zeros)
             y = staging.call(f, *staging.place(args, argnums, seen))
             staging.check_scalar(y)
             return y
 
-        y, relevances = _received(reading, probed, compat.zeros(jax.tree.map(jax.typeof, x)))
+        y, relevances = _received(reading, beside, compat.zeros(jax.tree.map(jax.typeof, x)))
         return (relevances, y - total(relevances, y)) if return_gap else relevances
 
     return explain
 
 
-def _received(table: RuleTable, f: Callable[[Any], Any], probes: Any) -> tuple[Any, Any]:
+def _received(table: RuleTable, f: Function, zeros: Tree) -> tuple[Any, Any]:
     """f's value, and the relevance that arrives at its probes, which are zeros.
 
     They alone are differentiated: what is computed before them stays JAX's own.
     """
-    y, vjp = jax.vjp(lambda probes: evaluate(f, table, None, (probes,))[0], probes)
+    y, vjp = jax.vjp(lambda zeros: surrogate_values(f, table, None, (zeros,))[0], zeros)
     return y, vjp(jnp.ones_like(y))[0]
 
 
 def attn_lrp(
-    f: Callable[..., Any],
+    f: Function,
     *,
-    at: taps.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""AttnLRP: relevance through transformers, at the cost of one gradient.
 
@@ -150,11 +148,11 @@ def attn_lrp(
 
 
 def cp_lrp(
-    f: Callable[..., Any],
+    f: Function,
     *,
-    at: taps.At | None = None,
+    at: At | None = None,
     return_gap: bool = False,
-    argnums: staging.Argnums = 0,
+    argnums: Argnums = 0,
 ) -> Explain:
     r"""CP-LRP: as AttnLRP, with softmaxes and gates as constants.
 
