@@ -161,6 +161,9 @@ METHODS: dict[str, Callable[..., Any]] = {
     "Rescale, θ = 1": by_rules(jxp.rules.rescale(norm_theta=1.0)),
     "RevealCancel": by_rules("reveal_cancel"),
     "central limit": by_rules("central_limit"),
+    "LRP-ε": lambda f, ref: jxp.lrp(f),  # which know no reference
+    "LRP-γ": lambda f, ref: jxp.lrp(f, rules="gamma"),
+    "AttnLRP": lambda f, ref: jxp.attn_lrp(f),
 }
 
 

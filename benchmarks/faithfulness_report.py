@@ -55,7 +55,7 @@ def page(results: Json, figure: str) -> str:
         "its reference, all coalitions evaluated; the last column is the compiled program's FLOPs "
         "in units of a gradient's, the median over families. Every network has a reference of its "
         "own here, so no method's reference pass is shared, and on networks this small elementwise "
-        "arithmetic weighs more than in a real one.",
+        "arithmetic weighs more than in a real one. LRP and AttnLRP know no reference.",
         table(results),
         f"![Distance from Shapley values]({figure})",
     ]

@@ -113,6 +113,10 @@ METHODS: dict[str, Method] = {
     "input_x_gradient": Method(lambda m: jxp.input_x_gradient(m.f, m.ref), shares="ref"),
     "guided_backprop": Method(lambda m: jxp.guided_backprop(m.f)),
     "deconvnet": Method(lambda m: jxp.deconvnet(m.f)),
+    "lrp": Method(lambda m: jxp.lrp(m.f), "epsilon"),
+    "lrp_composite": Method(lambda m: jxp.lrp(m.f, rules="epsilon_plus_flat"), "epsilon_plus_flat"),
+    "attn_lrp": Method(lambda m: jxp.attn_lrp(m.f)),
+    "cp_lrp": Method(lambda m: jxp.cp_lrp(m.f)),
     "smooth": Method(
         lambda m: keyed(jxp.smooth(jxp.gradient(m.f), stdev=0.1, samples=16, chunk=CHUNK)),
         "of the gradient, 16 samples",

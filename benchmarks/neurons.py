@@ -170,6 +170,9 @@ METHODS: dict[str, Method] = {
     ),
     **{f"neuron IG, {steps} steps": neuron_ig(steps) for steps in (2, 5, 10, 50)},
     "conductance, 50 steps": lambda f, ref, at: jxp.conductance(f, ref, at=at, steps=50),
+    "LRP-ε": lambda f, ref, at: jxp.lrp(f, at=at),
+    "LRP-γ": lambda f, ref, at: jxp.lrp(f, rules="gamma", at=at),
+    "LRP, ε and z⁺": lambda f, ref, at: jxp.lrp(f, rules="epsilon_plus", at=at),
     "gradient × activation": lambda f, ref, at: jxp.input_x_gradient(f, at=at),
     "internal influence, 50 steps": lambda f, ref, at: jxp.internal_influence(
         f, ref, at=at, steps=50
@@ -258,12 +261,18 @@ def relative_time(own: Any, other: Any) -> float:
     return float(np.median([a / b for a, b in pairs if a is not None and b is not None]))
 
 
+def measured(results: Json) -> list[str]:
+    """The methods that were there when it ran, in their order."""
+    found = {cell["method"] for cell in results["cells"]}
+    return [method for method in METHODS if method in found]
+
+
 def table(results: Json) -> str:
     """Area under the fall by method and setting, and time relative to DeepLIFT."""
     settings = [(n, layer, a) for n in SUBJECTS for layer in LAYERS for a in ("zero", "mean")]
     head = ["method", *(" ".join(s) for s in settings), "time / DeepLIFT"]
     rows = [head, ["---"] * len(head)]
-    for method in [*METHODS, "random order"]:
+    for method in [*measured(results), "random order"]:
         cells = [c for c in results["cells"] if c["method"] == method]
         by_setting = {(c["network"], c["layer"], c["ablation"]): c for c in cells}
         times = [c["time"] for c in cells if c["time"] is not None]
@@ -275,7 +284,7 @@ def table(results: Json) -> str:
 def claims(results: Json) -> str:
     """What holds of the paper's claims, in these numbers."""
     lines = []
-    for method in [m for m in METHODS if m != BASE]:
+    for method in [m for m in measured(results) if m != BASE]:
         gaps = [c["beyond"] for c in results["cells"] if c["method"] == method]
         better = sum(mean > 2 * error for mean, error in gaps)
         worse = sum(mean < -2 * error for mean, error in gaps)
@@ -298,7 +307,7 @@ def figure(results: Json, path: Path) -> None:
         for c in cells:
             key = (c["layer"], c["ablation"])
             ceiling[key] = max(ceiling.get(key, -math.inf), c["area"][0])
-        for i, method in enumerate(METHODS):
+        for i, method in enumerate(measured(results)):
             own = [c for c in cells if c["method"] == method]
             height = np.mean([c["area"][0] / ceiling[c["layer"], c["ablation"]] for c in own])
             time = np.median([c["time"] for c in own])

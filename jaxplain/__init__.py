@@ -41,6 +41,9 @@ from jaxplain.methods.perturbation import occlusion as occlusion
 from jaxplain.methods.perturbation import permutation_importance as permutation_importance
 from jaxplain.methods.perturbation import rise as rise
 from jaxplain.methods.perturbation import sobol as sobol
+from jaxplain.methods.relevance import attn_lrp as attn_lrp
+from jaxplain.methods.relevance import cp_lrp as cp_lrp
+from jaxplain.methods.relevance import lrp as lrp
 from jaxplain.methods.shapley.values import banzhaf_values as banzhaf_values
 from jaxplain.methods.shapley.values import kernel_shap as kernel_shap
 from jaxplain.methods.shapley.values import owen_values as owen_values

@@ -126,6 +126,11 @@ def measure_task(
         if run is not None:
             runs[package, method] = run
     with warnings.catch_warnings(action="ignore"):  # each said its own in `attempt`
+        for (package, method), cell in cells.items():
+            own = runs.get(("jaxplain", cell["family"]))
+            known = cell["family"] in FAMILIES and FAMILIES[cell["family"]].equal
+            if known and package != "jaxplain" and own and (package, method) in runs:
+                cell["apart"] = apart(one, own(), runs[package, method]())
         seconds = measure.time_rounds(runs, rounds, budget, int)
     unmeasured = {"wall": [None] * rounds, "cpu": [None] * rounds}
     return [{**cell, "seconds": seconds.get(key, unmeasured)} for key, cell in cells.items()]
@@ -195,6 +200,14 @@ def attempt(
     if family and family.shares:
         cell |= completeness(one, family, found, *ends[family.shares])
     return cell | {"chunk": chunk, "bytes": memory_of(run)}, run
+
+
+def apart(one: Task, ours: Any, theirs: Any) -> float:
+    """The largest difference of two methods' scores, in units of the largest of ours."""
+    own, other = as_array(ours), as_array(theirs)
+    if one.model.kind in ("image", "bases"):
+        other = np.moveaxis(other, 1, -1)
+    return float(abs(own - other).max() / abs(own).max())
 
 
 def memory_of(run: Run) -> int | None:

@@ -41,6 +41,7 @@ class Family:
       shares: what the result adds up to: the rise of f above "ref", or above its mean over "refs".
       players: whether elements carry their group's share.
       kinds: the kinds of input it is for; all by default.
+      equal: whether every member's scores are ours, to rounding.
       chunks: as a `Member`'s.
     """
 
@@ -49,6 +50,7 @@ class Family:
     shares: str | None = None
     players: bool = False
     kinds: tuple[str, ...] = ("vector", "image", "bases", "sequence")
+    equal: bool = False
     chunks: tuple[int | None, ...] = (None,)
 
 
@@ -60,6 +62,26 @@ def coalitions(method: Callable[..., Any]) -> Family:
 
     settings = f"16 groups, {COALITIONS} coalitions"
     return Family(ours, settings, "ref", players=True, chunks=MASK_CHUNKS)
+
+
+BOX = (-3.0, 3.0)  # between which nearly all inputs lie
+# LRP's composites: what zennit has them for.
+COMPOSITES: dict[str, Callable[[], Any]] = {
+    "LRP EpsilonPlus": jxp.rules.epsilon_plus,
+    "LRP EpsilonPlusFlat": jxp.rules.epsilon_plus_flat,
+    "LRP EpsilonAlpha2Beta1": jxp.rules.epsilon_alpha2_beta1,
+    "LRP EpsilonAlpha2Beta1Flat": jxp.rules.epsilon_alpha2_beta1_flat,
+    "LRP EpsilonGammaBox": lambda: jxp.rules.epsilon_gamma_box(*BOX),
+}
+
+
+def relevance(name: str, rules: Callable[[], Any]) -> Family:
+    """A composite, which every member computes alike: scores are compared.
+
+    zennit's box is for convolutions alone, ours for whatever sees the input.
+    """
+    kinds = ("image",) if "Box" in name else ("vector", "image")
+    return Family(lambda m, refs, chunk: jxp.lrp(m.f, rules=rules()), equal=True, kinds=kinds)
 
 
 FAMILIES: dict[str, Family] = {
@@ -103,6 +125,7 @@ FAMILIES: dict[str, Family] = {
     "KernelSHAP": coalitions(jxp.kernel_shap),
     "guided backprop": Family(lambda m, refs, chunk: jxp.guided_backprop(m.f)),
     "deconvolution": Family(lambda m, refs, chunk: jxp.deconvnet(m.f)),
+    **{name: relevance(name, rules) for name, rules in COMPOSITES.items()},
     "in silico mutagenesis": Family(
         lambda m, refs, chunk: jxp.in_silico_mutagenesis(m.f, chunk=chunk),
         "all substitutions",

@@ -12,6 +12,7 @@ Json = dict[str, Any]
 OURS = "jaxplain"
 INCOMPLETE = 0.02  # the part of Δf from which on it is missed
 EXACT = ("DeepLIFT", "DeepLIFT-SHAP")
+ALIKE = 1e-5  # of the largest score
 CLOCK = "cpu"
 
 
@@ -150,6 +151,9 @@ def claims(results: Json) -> str:
             [(b, not a["message"]) for a, b in pairs(results) if not b["message"]],
         ),
     ]
+    compared = [(b, b["apart"] <= ALIKE) for _, b in both if "apart" in b]
+    if compared:
+        checks.append((f"LRP's composites have the peer's scores, to {ALIKE:.0e}", compared))
     lines = []
     for text, found in checks:
         missing = [

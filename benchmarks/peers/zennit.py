@@ -13,8 +13,11 @@ for _name in ("nms", "qnms"):
 
 from zennit import composites  # noqa: E402
 from zennit.attribution import Gradient  # noqa: E402
+from zennit.canonizers import AttributeCanonizer, SequentialMergeBatchNorm  # noqa: E402
+from zennit.layer import Sum  # noqa: E402
 
-from benchmarks.peers.families import Member  # noqa: E402
+from benchmarks.peers import torch_models  # noqa: E402
+from benchmarks.peers.families import BOX, Member  # noqa: E402
 from benchmarks.peers.task import Task  # noqa: E402
 
 
@@ -31,6 +34,54 @@ def composite(family: str, kind: type) -> Member:
     return Member(family, make)
 
 
+class Residuals(AttributeCanonizer):
+    """ResNet-18's sums and mean as modules, which zennit's rules are hooked to."""
+
+    def __init__(self):
+        super().__init__(self.attributes)
+
+    @staticmethod
+    def attributes(name: str, module: torch.nn.Module) -> dict | None:
+        if isinstance(module, torch_models.ResidualBlock):
+            return {"forward": block_forward.__get__(module), "sum": Sum()}
+        if isinstance(module, torch_models.ResNet18):
+            pool = torch.nn.AdaptiveAvgPool2d(1)
+            return {"forward": network_forward.__get__(module), "pool": pool}
+        return None
+
+
+def block_forward(self, x: torch.Tensor) -> torch.Tensor:
+    y = self.norm2(self.conv2(self.relu1(self.norm1(self.conv1(x)))))
+    x = x if self.shortcut is None else self.shortcut(x)
+    return self.relu2(self.sum(torch.stack([y, x], dim=-1)))
+
+
+def network_forward(self, x: torch.Tensor) -> torch.Tensor:
+    x = self.relu(self.norm(self.stem(x)))
+    for block in self.blocks:
+        x = block(x)
+    return self.out(self.pool(x).flatten(1))
+
+
+def relevance(kind: type, box: bool = False) -> Member:
+    """A composite of LRP, from the first logit itself at the output."""
+
+    def make(task: Task, chunk: None) -> Callable:
+        x = task.xs
+        low, high = (torch.full_like(x[:1], end) for end in BOX)
+        options = {"low": low, "high": high} if box else {}
+        canonizers = [SequentialMergeBatchNorm(), Residuals()]
+
+        def run():
+            rules = kind(canonizers=canonizers, **options)
+            with Gradient(task.module, rules) as explain:
+                return explain(x, lambda y: y * first_logit(y))[1]
+
+        return run
+
+    return Member(f"LRP {kind.__name__}", make)
+
+
 def first_logit(outputs: torch.Tensor) -> torch.Tensor:
     """What the way back begins with."""
     seed = torch.zeros_like(outputs)
@@ -41,4 +92,9 @@ def first_logit(outputs: torch.Tensor) -> torch.Tensor:
 METHODS = {
     "GuidedBackprop": composite("guided backprop", composites.GuidedBackprop),
     "DeconvNet": composite("deconvolution", composites.DeconvNet),
+    "EpsilonPlus": relevance(composites.EpsilonPlus),
+    "EpsilonPlusFlat": relevance(composites.EpsilonPlusFlat),
+    "EpsilonAlpha2Beta1": relevance(composites.EpsilonAlpha2Beta1),
+    "EpsilonAlpha2Beta1Flat": relevance(composites.EpsilonAlpha2Beta1Flat),
+    "EpsilonGammaBox": relevance(composites.EpsilonGammaBox, box=True),
 }

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OWN_RULE, JOURNEYS = (
-    (ROOT / "docs" / name).read_text() for name in ("own_rule.md", "journeys.md")
+OWN_RULE, JOURNEYS, RELEVANCE = (
+    (ROOT / "docs" / name).read_text() for name in ("own_rule.md", "journeys.md", "relevance.md")
 )
 
 
@@ -33,11 +33,18 @@ def test_a_rule_of_your_own_runs_and_its_message_is_the_real_one():
     assert blocks(OWN_RULE, "text") == [known["message"] + "\n"]
 
 
-def test_every_example_asserts_something():
-    assert all("assert" in block for block in blocks(OWN_RULE, "python")[1:])
+def test_the_page_on_relevance_runs():
+    run(RELEVANCE, "relevance.md")
 
 
-@pytest.mark.parametrize("page", [OWN_RULE, JOURNEYS], ids=["own_rule", "journeys"])
+@pytest.mark.parametrize("page", [OWN_RULE, RELEVANCE], ids=["own_rule", "relevance"])
+def test_every_example_asserts_something(page):
+    assert all("assert" in block for block in blocks(page, "python")[1:])
+
+
+@pytest.mark.parametrize(
+    "page", [OWN_RULE, JOURNEYS, RELEVANCE], ids=["own_rule", "journeys", "relevance"]
+)
 def test_every_file_named_is_there(page):
     named = re.findall(r"`((?:[\w.]+/)*\w+\.(?:py|md))`", page)
     linked = [f"docs/{target}" for target in re.findall(r"\]\((?!https://)(.*?)\)", page)]

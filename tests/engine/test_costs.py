@@ -71,6 +71,33 @@ def test_twenty_references_cost_less_than_twenty_runs(name, record_property):
     assert memory < 20
 
 
+def of_x(explain):
+    """A method without a reference, as `count` calls one."""
+    return lambda x, ref, params: explain(x, params)
+
+
+@pytest.mark.parametrize("method", [jxp.attn_lrp, jxp.cp_lrp])
+def test_attention_relevance_costs_a_forward_and_a_backward_pass(method, record_property):
+    m = model("transformer", 32)
+    forward = count(of_x(m.f), m.xs, m.ref, m.params)
+    own = count(of_x(method(m.f)), m.xs, m.ref, m.params)
+    assert compare(record_property, own, forward)[0] <= 2.1
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18"])
+def test_composites_cost_their_sums_of_one_sign(name, record_property):
+    """Beside f's own product one of positive weights for z⁺ and γ: three products for two.
+
+    αβ takes those of negative ones, too, and two products on the way back: five for two.
+    """
+    m = model(name, 8)
+    gradient = count(of_x(jax.grad(m.f)), m.xs, m.ref, m.params)
+    limits = {"epsilon": 1.05, "epsilon_plus": 1.65, "epsilon_alpha2_beta1_flat": 2.7}
+    for rules, limit in limits.items():
+        own = count(of_x(jxp.lrp(m.f, rules=rules)), m.xs, m.ref, m.params)
+        assert compare(record_property, own, gradient)[0] <= limit, rules
+
+
 class Block(nn.Module):
     """A pre-norm transformer layer, what it adds to the stream named."""
 

@@ -37,6 +37,8 @@ EXPLAINERS = {
     "input_x_gradient": jxp.input_x_gradient(f),
     "guided_backprop": jxp.guided_backprop(f),
     "deconvnet": jxp.deconvnet(f),
+    "lrp": jxp.lrp(f, rules=jxp.rules.epsilon_gamma_box(-1.0, 1.0)),
+    "attn_lrp": jxp.attn_lrp(f),
     "integrated_gradients": jxp.integrated_gradients(f, 0.1, steps=4),
     "idgi": jxp.idgi(f, 0.1, steps=4),
     "guided_integrated_gradients": jxp.guided_integrated_gradients(f, 0.1, steps=4),
@@ -55,7 +57,7 @@ def test_an_explainer_comes_back_the_same(name):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-@pytest.mark.parametrize("rules", [*TABLES, "guided_backprop", "deconvnet"])
+@pytest.mark.parametrize("rules", [*TABLES, "guided_backprop", "deconvnet", "epsilon", "attn_lrp"])
 def test_a_table_comes_back_with_its_rules(rules):
     table = jxp.rules.by_name(rules, any_kind=True)
     back = again(table)

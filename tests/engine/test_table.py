@@ -211,6 +211,7 @@ TABLES = {
     "rescale": (jxp.rules.rescale(), 0.25),
     "guided_backprop": (jxp.rules.guided_backprop(), None),
     "deconvnet": (jxp.rules.deconvnet(), None),
+    "relevance": (jxp.rules.gamma(first=jxp.rules.flat()), None),
 }
 
 

@@ -134,7 +134,24 @@ def guided_grad_cam(case, f, ref):
     return jxp.guided_grad_cam(f, at=at(case), channel_axis=0, input_channel_axis=0)
 
 
+def lrp(case, f, ref):
+    """A rule for each layer, by the scope that its weights name."""
+    f, rules = (lambda *args, f=f: f(*args).sum()), case["options"]["rules"]  # one pool is left
+    if isinstance(rules, str):
+        return jxp.lrp(f)
+    table = {name: layer_rule(rule) for name, rule in rules.items()}
+    return jxp.lrp(f, rules=jxp.rules.composite(jxp.rules.epsilon(), within=table))
+
+
+def layer_rule(spelled):
+    if spelled == "alpha1beta0":
+        return jxp.rules.alpha_beta(1.0, 0.0)
+    name, _, number = spelled.replace("=", " ").partition(" ")
+    return getattr(jxp.rules, name)(*([float(number)] if number else []))
+
+
 METHODS = {
+    "LRP": lrp,
     "LayerDeepLift": layer_deeplift,
     "LayerDeepLiftShap": lambda case, f, refs: jxp.deeplift_shap(f, refs, at=at(case)),
     "LayerConductance": along_the_path(jxp.conductance),

@@ -1,6 +1,7 @@
 """Closed forms of single operations, and a tiny Llama's and GPT-2's numbers, in float64."""
 
 import itertools
+import re
 from functools import cache, partial
 
 import jax
@@ -16,13 +17,18 @@ from tests.support.cases import (
     llama,
     load,
     load_all,
+    residual_block,
     rmsnorm,
     sequential,
+    torch_sequential,
 )
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-CASES = load("relevance")
+# Clipped stabilisers, batch norm that is not merged, and Captum's γ and α1β0 of negative inputs
+# are other rules than ours.
+OTHER_RULES = ("stabilizer clip", "no merge", "GammaRule", "Alpha1_Beta0")
+CASES = [c for c in load("relevance") if not any(r in c.get("rule", "") for r in OTHER_RULES)]
 BY_ID = {case["id"]: case for case in load_all("relevance")}
 
 OPERATIONS = {
@@ -192,7 +198,131 @@ def check_patching(case):
         assert_close(patched - metric(clean), effect, tolerance)
 
 
+FIRST = {"WSquare": jxp.rules.w_square, "Flat": jxp.rules.flat, "ZBox": jxp.rules.zbox}
+
+
+def layer_rule(text, **options):
+    """A rule as the cases spell it: "AlphaBeta(2,1)", "epsilon=0.25", "Gamma(0.25)"."""
+    options |= {"bias": False} if "zero_params=bias" in text else {}
+    number = float(next(iter(re.findall(r"(?:gamma=|epsilon=|\()([\d.e-]+)", text)), "nan"))
+    if "alphabeta" in text.lower():
+        return jxp.rules.alpha_beta(2.0, 1.0, **options)
+    if "zplus" in text.lower():
+        return jxp.rules.zplus(**options)
+    if "gamma" in text.lower():
+        return jxp.rules.gamma(number, **options)
+    return jxp.rules.epsilon(number, **options)
+
+
+def rules_of(case):
+    """The table of a case's rule."""
+    text, method = case["rule"], case["method"]
+    if "composite:" in method:
+        return composite(method.partition(":")[2], bias="zero_params=bias" not in text)
+    if text.startswith("first linear: "):
+        first, rest = text.removeprefix("first linear: ").split("; rest: ")
+        name = re.match(r"\w+", first).group()
+        bias = {"bias": "zero_params" not in first}
+        box = (-1.0, 1.0) if name == "ZBox" else ()
+        return layer_rule(rest, first=FIRST[name](*box, **bias))
+    return layer_rule(text.partition(";")[0])
+
+
+def composite(name, bias):
+    ready = {
+        "EpsilonPlus": jxp.rules.epsilon_plus,
+        "EpsilonPlusFlat": jxp.rules.epsilon_plus_flat,
+        "EpsilonAlpha2Beta1": jxp.rules.epsilon_alpha2_beta1,
+        "EpsilonAlpha2Beta1Flat": jxp.rules.epsilon_alpha2_beta1_flat,
+        "EpsilonGammaBox": partial(jxp.rules.epsilon_gamma_box, -1.0, 1.0),
+    }[name]()
+    if bias:
+        return ready
+    assert name == "EpsilonGammaBox"  # the only one that is given without biases, too
+    return jxp.rules.composite(
+        jxp.rules.epsilon(bias=False),
+        conv=jxp.rules.gamma(0.25, bias=False),
+        first=jxp.rules.zbox(-1.0, 1.0, bias=False),
+    )
+
+
+def check_lrp(case):
+    build = residual_block if "Lc" in case["model"] else torch_sequential
+    model = build(case["model"] if build is residual_block else case["model"]["layers"])
+    x = array(case["input"])
+    batched = case["id"].startswith("z-cnn")
+    x = x[0] if batched else x
+    f = jxp.logit(model, case["target"])
+    expected = array(case["expected"])
+    scores, gap = jax.jit(jxp.lrp(f, rules=rules_of(case), return_gap=True))(x)
+    # What is left of batch norm's √(1 + 1e-5) in the reference is no rule's.
+    tolerance = 2e-5 if case["id"].startswith("z-bn") else case["tol"]
+    assert_close(scores, expected[0] if batched else expected, tolerance)
+    assert_close(scores.sum() + gap, f(x), 1e-12)
+
+
+LXT_OPERATIONS = {
+    "lxt-op-softmax": lambda x: jax.nn.softmax(x),
+    "lxt-op-softmax-mask": lambda x: jax.nn.softmax(x),
+    "lxt-op-add2": lambda a, b: a + b,
+    "lxt-op-mul2": lambda a, b: a * b,
+    "lxt-op-matmul-nearzero": lambda A, B: A @ B,
+}
+
+
+def check_attn_operation(case):
+    """R_out = y · m_out gives each operand its relevance."""
+    given = dict(case["input"])
+    R_out = array(given.pop("R_out", None) or case["init"]["R_out"])
+    if case["id"] == "lxt-op-rmsnorm":
+        eps, gamma = given.pop("eps"), array(given.pop("gamma"))
+        operation = lambda x: rmsnorm(x, eps, gamma)
+    else:
+        operation = LXT_OPERATIONS[case["id"]]
+    masked = [None in value if isinstance(value[0], float) else False for value in given.values()]
+    x = {k: array([-jnp.inf if n is None else n for n in v] if m else v)
+         for (k, v), m in zip(given.items(), masked, strict=True)}  # fmt: skip
+    # R_out does not vanish with the output in two cases: their ε is in what is sent.
+    epsilon = {"lxt-op-matmul-nearzero": 0.5e-8, "lxt-op-add2": 1e-8}.get(case["id"], 0.0)
+    y = operation(**x) + epsilon
+    m = jnp.where(y == 0, 0, R_out / jnp.where(y == 0, 1, y))
+    f = lambda x: jnp.sum(m * operation(**x))
+    finite = jax.tree.map(lambda v: jnp.where(jnp.isfinite(v), v, 0), x)
+    keep = {k: jnp.isfinite(v) for k, v in x.items()}
+    shown = lambda z: {k: jnp.where(keep[k], z[k], -jnp.inf) for k in z}
+    scores = jax.jit(jxp.attn_lrp(lambda z: f(shown(z))))(finite)
+    for name, score in scores.items():
+        expected = array(case["expected"][f"R_{name}"])
+        relative = case["id"] == "lxt-op-matmul-nearzero"
+        tolerance = 1e-6 * jnp.abs(expected).max() if relative else case["tol"]
+        assert_close(score, expected, tolerance)
+
+
+def check_attn(method, case):
+    token = case["target"]["token"]
+    f, embeddings = language_model("gpt2" if "gpt2" in case["id"] else "llama", token)
+    x = embedded(case, embeddings)
+    assert_close(jax.jit(f)(x), case["output"]["logits_last"][token], case["tol"])
+    scores, gap = jax.jit(method(f, return_gap=True))(x)
+    assert_close(scores, case["expected"]["R_embed"], case["tol"])
+    assert_close(scores.sum(-1), case["expected"]["R_token"], case["tol"])
+    assert_close(scores.sum() + gap, f(x), 1e-12)
+
+
 CHECKS = {
+    **dict.fromkeys(
+        """lrp-0 lrp-epsilon lrp-gamma lrp-zplus lrp-alphabeta lrp-wsquare lrp-flat lrp-zbox
+        lrp-canonized lrp-residual lrp-captum excitation-backprop""".split(),
+        check_lrp,
+    ),
+    **{
+        f"lrp-composite:{name}": check_lrp
+        for name in """EpsilonPlus EpsilonPlusFlat EpsilonAlpha2Beta1 EpsilonAlpha2Beta1Flat
+        EpsilonGammaBox""".split()
+    },
+    "attnlrp-rule": check_attn_operation,
+    "attnlrp": partial(check_attn, jxp.attn_lrp),
+    "cp-lrp": partial(check_attn, jxp.cp_lrp),
     "attribution-patching": check_patching,
     "deeplift-rule": check_operation,
     "deeplift-invariance": check_product,

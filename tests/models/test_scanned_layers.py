@@ -49,6 +49,7 @@ METHODS = {
     "gradient": jxp.gradient,
     "input_x_gradient": jxp.input_x_gradient,
     "guided_backprop": jxp.guided_backprop,
+    "attn_lrp": jxp.attn_lrp,
     "deeplift": lambda f, **at: jxp.deeplift(f, REF, **at),
     "reveal_cancel": lambda f, **at: jxp.deeplift(f, REF, rules="reveal_cancel", **at),
     "conductance": lambda f, **at: jxp.conductance(f, REF, steps=3, **at),

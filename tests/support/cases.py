@@ -3,6 +3,7 @@
 Every interpreter returns a function of one example, without a batch axis.
 """
 
+import functools
 import json
 from functools import cache
 from pathlib import Path
@@ -17,13 +18,7 @@ PAPERS = TESTS.parents[1] / "shared" / "papers"  # the papers' weights, beside t
 
 # Numbers for methods yet to be written: by file and the start of a case's method, the public name.
 AWAITED = {
-    "relevance": {
-        "lrp": "lrp",
-        "excitation-backprop": "lrp",
-        "attnlrp": "attn_lrp",
-        "cp-lrp": "cp_lrp",
-    },
-    "captum": {"LRP": "lrp", "infidelity": "infidelity", "sensitivity_max": "max_sensitivity"},
+    "captum": {"infidelity": "infidelity", "sensitivity_max": "max_sensitivity"},
     "metrics": {
         name: name
         for name in """abpc agreement complexity comprehensiveness deletion faithfulness_correlation
@@ -141,6 +136,51 @@ def sequential(layers, named=lambda value, name: value):
     return f
 
 
+# The layers of relevance.json: torch's, of one example with channels first.
+
+
+def _torch_conv(layer, x):
+    kernel = jnp.moveaxis(array(layer["W"]), (0, 1), (-1, -2))
+    padding = [(layer["padding"],) * 2] * 2
+    y = convolve(jnp.moveaxis(x, 0, -1), kernel, (1, 1), padding) + array(layer["b"])
+    return jnp.moveaxis(y, -1, 0)
+
+
+def _torch_pool(pool):
+    return lambda _, x: jnp.moveaxis(pool(jnp.moveaxis(x, 0, -1), (2, 2), (2, 2)), -1, 0)
+
+
+def _torch_batchnorm(layer, x):
+    return _batchnorm(layer | {"epsilon": layer["eps"]}, x)
+
+
+TORCH_LAYERS = {
+    "conv2d": _torch_conv,
+    "avgpool2": _torch_pool(nn.avg_pool),
+    "maxpool2": _torch_pool(nn.max_pool),
+    "batchnorm": _torch_batchnorm,
+}
+
+
+def torch_sequential(layers):
+    """A list of torch's layers as a function of one example."""
+
+    def f(x):
+        for layer in layers:
+            x = (TORCH_LAYERS | {k: LAYERS[k] for k in ("linear", "relu", "flatten")})[
+                layer["type"]
+            ](layer, x)
+        return x
+
+    return f
+
+
+def residual_block(model):
+    """y = Lc(relu(Lb(relu(La(x))) + x))."""
+    a, b, c = (functools.partial(LAYERS["linear"], model[name]) for name in ("La", "Lb", "Lc"))
+    return lambda x: c(jax.nn.relu(b(jax.nn.relu(a(x))) + x))
+
+
 # The graphs of captum.json: linear weights (out, in), channels first; axes count the batch.
 
 
@@ -185,7 +225,7 @@ JOIN = {"stack": jnp.stack, "concat": jnp.concatenate}
 def graph(model, named=lambda value, name: value):
     """A graph of operations as a function of the tuple of its inputs x0, x1, …
 
-    `named` is called on each operation's output, with its name.
+    `named` is called on each operation's output, with its name.  A layer is in its weights' scope.
     """
     weights = {name: array(value) for name, value in model["weights"].items()}
 
@@ -194,7 +234,8 @@ def graph(model, named=lambda value, name: value):
         for op in model["graph"]:
             kind = op["op"]
             if kind in UNARY:
-                y = UNARY[kind](op, weights, values[op["x"]])
+                with jax.named_scope(op.get("w", op["out"])):  # a layer goes by its weights
+                    y = UNARY[kind](op, weights, values[op["x"]])
             elif kind in BINARY:
                 y = BINARY[kind](values[op["a"]], values[op["b"]])
             else:

@@ -20,6 +20,7 @@ METHODS = {
     "input_x_gradient": jxp.input_x_gradient,
     "guided_backprop": lambda f, ref: jxp.guided_backprop(f),
     "deconvnet": lambda f, ref: jxp.deconvnet(f),
+    "lrp": lambda f, ref: jxp.lrp(f),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jaxplain.surrogate.rules import lrp
 from jaxplain.surrogate.rules.backprop import deconvnet, guided_backprop
 from jaxplain.surrogate.rules.central_limit import central_limit
 from jaxplain.surrogate.rules.rescale import rescale
@@ -19,6 +20,23 @@ _WITH_REFERENCE: dict[str, Callable[[], RuleTable]] = {
 _WITHOUT: dict[str, Callable[[], RuleTable]] = {
     "guided_backprop": guided_backprop,
     "deconvnet": deconvnet,
+}
+_OF_RELEVANCE: dict[str, Callable[[], RuleTable]] = {
+    table.__name__: table
+    for table in (
+        lrp.epsilon,
+        lrp.gamma,
+        lrp.zplus,
+        lrp.alpha_beta,
+        lrp.w_square,
+        lrp.flat,
+        lrp.epsilon_plus,
+        lrp.epsilon_plus_flat,
+        lrp.epsilon_alpha2_beta1,
+        lrp.epsilon_alpha2_beta1_flat,
+        lrp.attn_lrp,
+        lrp.cp_lrp,
+    )
 }
 
 
@@ -42,7 +60,7 @@ def by_name(rules: str | RuleTable, *, any_kind: bool = False) -> RuleTable:
     """
     if isinstance(rules, RuleTable):
         return rules
-    tables = _WITH_REFERENCE | (_WITHOUT if any_kind else {})
+    tables = _WITH_REFERENCE | (_WITHOUT | _OF_RELEVANCE if any_kind else {})
     if rules not in tables:
         raise ValueError(f"unknown rules {rules!r}: one of {sorted(tables)}, or a RuleTable")
     return tables[rules]()

@@ -6,17 +6,19 @@ value's parts stay apart, where it has parts.  Source: the cut property, arXiv 1
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 
 from jaxplain.surrogate import patterns
-from jaxplain.surrogate.backward import attach
+from jaxplain.surrogate.backward import attach, with_backward
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.table import Rule, RuleTable
-from jaxplain.surrogate.values.lifted import settled
+from jaxplain.surrogate.values.lifted import settled, value
 from jaxplain.surrogate.values.pair import Pair, Paired
 from jaxplain.surrogate.values.parted import Parted
+from jaxplain.surrogate.values.relevance import Hints, Relevant
 
 
 def with_taps(table: RuleTable, *, multiply: bool) -> RuleTable:
@@ -68,3 +70,39 @@ def _contribution(kind: Any, multipliers: Any, delta: Any, parts: Any) -> Any:
 
 
 _multipliers, _contributions = _tap(_multiplier), _tap(_contribution)
+
+
+# Of the tables of relevance, which know no reference.
+
+
+def multiplier_tap(equation: Equation, operand: Any, probe: Any) -> list[Any]:
+    """y = value + probe: the probe gets the value's multiplier."""
+    operand, probe = settled(operand), settled(probe)
+    y = equation.function(value(operand), value(probe))
+    hints = operand.hints if isinstance(operand, Relevant) else Hints()
+    return [Relevant(y, dataclasses.replace(hints, first=False))]
+
+
+def relevance_tap(enters: bool, equation: Equation, operand: Any, probe: Any) -> list[Any]:
+    """y = value + probe: the probe gets the value's relevance.
+
+    `enters` says that the table has rules for the first layer, whose input the value then is.
+    """
+    operand, probe = settled(operand), settled(probe)
+    lifted = isinstance(operand, Relevant)
+
+    def forward(active: Any, constant: Any) -> tuple[Any, Any]:
+        known, _ = active
+        y = constant if known is None else known
+        return (y, jnp.zeros_like(y) if enters else None, y if enters and lifted else None), y
+
+    def backward(y: Any, cotangents: Any) -> Any:
+        m, relevance, below = cotangents
+        received = y * m if relevance is None else y * m + relevance
+        further = m if below is None else m + below
+        return (further if lifted else None), received
+
+    active = (operand.value if lifted else None, value(probe))
+    found = with_backward(forward, backward)(active, None if lifted else operand)
+    known = operand.hints if lifted else Hints()
+    return [Relevant(found[0], dataclasses.replace(known, first=True), found[1], found[2])]
