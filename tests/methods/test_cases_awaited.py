@@ -3,7 +3,7 @@
 import pytest
 
 import jaxplain as jxp
-from tests.support.cases import AWAITED, array, assert_close, awaits, load, load_all, sequential
+from tests.support.cases import AWAITED, awaits, load_all
 
 
 @pytest.mark.parametrize("name", sorted({n for names in AWAITED.values() for n in names.values()}))
@@ -16,11 +16,3 @@ def test_awaited(name):
 def test_every_reason_has_cases():
     for file, names in AWAITED.items():
         assert set(names.values()) == {awaits(file, case) for case in load_all(file)} - {None}
-
-
-def test_completeness_gap(x64):
-    """The one metric that is there."""
-    [case] = load("metrics")
-    f, x = jxp.logit(sequential(case["model"]), case["target"]), array(case["input"])
-    gap = jxp.completeness_gap(f, case["options"]["reference"])
-    assert_close(gap(array(case["attributions"]), x), case["expected"], case["tolerance"])

@@ -23,13 +23,7 @@ AWAITED = {
         "attnlrp": "attn_lrp",
         "cp-lrp": "cp_lrp",
     },
-    "captum": {"LRP": "lrp", "infidelity": "infidelity", "sensitivity_max": "max_sensitivity"},
-    "metrics": {
-        name: name
-        for name in """abpc agreement complexity comprehensiveness deletion faithfulness_correlation
-        infidelity insertion localisation_auc max_sensitivity monotonicity parameter_randomization
-        pointing_game relevance_mass relevance_rank sparseness sufficiency""".split()
-    },
+    "captum": {"LRP": "lrp"},
 }
 
 
