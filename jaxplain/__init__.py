@@ -57,6 +57,7 @@ from jaxplain.metrics.curves import deletion as deletion
 from jaxplain.metrics.curves import insertion as insertion
 from jaxplain.metrics.curves import monotonicity as monotonicity
 from jaxplain.metrics.curves import sufficiency as sufficiency
+from jaxplain.metrics.evaluation import evaluate as evaluate
 from jaxplain.metrics.infidelity import infidelity as infidelity
 from jaxplain.metrics.localisation import localisation_auc as localisation_auc
 from jaxplain.metrics.localisation import pointing_game as pointing_game

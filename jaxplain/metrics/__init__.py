@@ -12,6 +12,7 @@ from jaxplain.metrics.curves import insertion as insertion
 from jaxplain.metrics.curves import monotonicity as monotonicity
 from jaxplain.metrics.curves import perturbation_curve as perturbation_curve
 from jaxplain.metrics.curves import sufficiency as sufficiency
+from jaxplain.metrics.evaluation import evaluate as evaluate
 from jaxplain.metrics.imputation import linear_imputation as linear_imputation
 from jaxplain.metrics.infidelity import infidelity as infidelity
 from jaxplain.metrics.localisation import localisation_auc as localisation_auc
@@ -25,3 +26,4 @@ from jaxplain.metrics.sensitivity import max_sensitivity as max_sensitivity
 from jaxplain.metrics.statistics import complexity as complexity
 from jaxplain.metrics.statistics import histogram_entropy as histogram_entropy
 from jaxplain.metrics.statistics import sparseness as sparseness
+from jaxplain.metrics.table import Table as Table

@@ -36,7 +36,8 @@ class Perturbations:
 
     def of(self, example: Example) -> Tree:
         """A tree like x with an axis of samples in front; masks where the function returns such."""
-        return example.once(self.name(), lambda: self._of(example))
+        # Not kept beyond a program: drawn again from the key, they are the same.
+        return self._of(example)
 
     def count(self, example: Example) -> int:
         """How many there are."""
@@ -57,7 +58,8 @@ class Perturbations:
         keys = jax.random.split(example.drawn("the perturbations"), self.samples)
         if callable(self.spec):
             return jax.vmap(lambda key: self.spec(x, key))(keys)
-        radius = staging.as_reference(self.spec, x)
+        with staging.watched_references():  # a radius is not one of the method's
+            radius = staging.as_reference(self.spec, x)
         leaves, tree = jax.tree.flatten(x)
 
         def draw(key: Any) -> Tree:

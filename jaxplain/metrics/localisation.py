@@ -17,7 +17,7 @@ from jaxplain.surrogate import staging
 Tree = Any
 
 
-def _mask_like(mask: Tree, c: Tree) -> Tree:
+def mask_like(mask: Tree, c: Tree) -> Tree:
     """The mask as booleans shaped like the map, or an error."""
 
     def boolean(m: Any) -> Any:
@@ -49,7 +49,7 @@ def _mask_like(mask: Tree, c: Tree) -> Tree:
 
 def _rows(c: Tree, mask: Tree) -> tuple[jax.Array, jax.Array]:
     """The map's elements, and which are inside."""
-    inside = jnp.concatenate([m.ravel() for m in jax.tree.leaves(_mask_like(mask, c))])
+    inside = jnp.concatenate([m.ravel() for m in jax.tree.leaves(mask_like(mask, c))])
     return flat(c), inside
 
 
@@ -193,7 +193,7 @@ def pointing_game(
     """
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be at least 0, and is {tolerance}")
-    near = jax.tree.map(lambda m: _grown(m, tolerance, axes), _mask_like(mask, c))
+    near = jax.tree.map(lambda m: _grown(m, tolerance, axes), mask_like(mask, c))
     values, inside = _rows(c, near)
     highest = values == values.max()
     share = (highest & inside).sum() / jnp.maximum(highest.sum(), 1)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxplain._keys import checked
 from jaxplain._numerics.cpu_layout import channels_last
 from jaxplain._numerics.loops import compiled
-from jaxplain.metrics._example import Example, Explain, draws, fold, token
+from jaxplain.metrics._example import Example, Explain, draws, fold
 from jaxplain.metrics._metric import Metric
 from jaxplain.metrics._perturbations import asked, explained_at, of_explanation
 from jaxplain.metrics.agreement import similarity as similarity_of
@@ -92,9 +92,12 @@ def parameter_randomization(
     _, places = layers_of(params, layers)
     count = max(places) + 1
     chosen = _redrawn_layers(count, order)
-    name = ("redrawn", order, token(params), id(redraw), None if layers is None else tuple(layers))
+    name = ("redrawn", order, id(params), id(redraw), None if layers is None else tuple(layers))
 
     def explanations(example: Example) -> Tree:
+        return example.once(("explained", name), lambda: redrawn(example), explanations=count)
+
+    def redrawn(example: Example) -> Tree:
         by_params = explain if not isinstance(explain, EllipsisType) else _unbound(example)
         purpose = "the parameters"
         key = fold(checked(example.shared_key, purpose), purpose)
@@ -114,11 +117,7 @@ def parameter_randomization(
         keys = jax.random.split(example.drawn("the explanations"), count)
         # One after the other, so that no model's parameters get an axis of layers.
         run = lambda items: jax.lax.map(channels_last(one), items)
-        return example.once(
-            ("explained", name),
-            lambda: compiled(run, (jnp.asarray(chosen), keys)),
-            explanations=count,
-        )
+        return compiled(run, (jnp.asarray(chosen), keys))
 
     def before(example: Example) -> Tree:
         return example.contributions_anywhere()
