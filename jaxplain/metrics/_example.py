@@ -47,6 +47,7 @@ class Example:
         self.groups = groups
         self.known = {} if known is None else dict(known)
         self.made: dict[Hashable, dict[str, int]] = {}
+        self.scratch: dict[Hashable, Any] = {}  # of one program
         self.positions: dict[Hashable, tuple[set[int], set[int]]] = {}  # of curves: see there
         if contributions is not None:
             self.known[MAP] = contributions

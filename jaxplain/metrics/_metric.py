@@ -34,9 +34,8 @@ class Metric:
     ref: Any = None  # where it puts what it takes away
     announce: Part = _nothing  # which points of curves the score will read
     share: Part = _nothing  # evaluations that no explanation has a part in
-    explain: Part = _nothing  # explanations beside that of x
+    elsewhere: Part = _nothing  # an `Elsewhere`: explanations beside that of x
     asks: Any = None  # the explanation that it was given, or ... for each of `evaluate`'s
-    redraws: bool = False  # whether it explains with other parameters
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """The score of one explanation."""

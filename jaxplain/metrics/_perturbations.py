@@ -1,18 +1,16 @@
-"""Perturbations of x, drawn or given, and metrics that explain there."""
+"""Perturbations of x, drawn or given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
-from types import EllipsisType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxplain._numerics.chunking import chunked_map, leading_size
-from jaxplain.metrics._example import Example, Explain, draws, token
-from jaxplain.metrics._metric import Metric
+from jaxplain._numerics.chunking import leading_size
+from jaxplain.metrics._example import Example, token
 from jaxplain.surrogate import staging
 
 Tree = Any
@@ -71,45 +69,3 @@ class Perturbations:
             return jax.tree.map(jnp.multiply, radius, jax.tree.unflatten(tree, noise))
 
         return jax.vmap(draw)(keys)
-
-
-def explained_at(
-    example: Example,
-    name: Hashable,
-    args_of: Callable[[Any], tuple[Any, ...]],
-    items: Any,
-    chunk: int | None,
-) -> Tree:
-    """The example's explanation at other arguments, stacked; each with a key of its own."""
-    count = leading_size(items)
-
-    def explanations() -> Tree:
-        explain = asked(example)
-        if not draws(explain):
-            return chunked_map(lambda item: explain(*args_of(item)), items, chunk)
-        keys = jax.random.split(example.drawn("the explanations"), count)
-        one = lambda pair: explain(*args_of(pair[0]), key=pair[1])
-        return chunked_map(one, (items, keys), chunk)
-
-    return example.once(("explained", name), explanations, explanations=count)
-
-
-def asked(example: Example) -> Explain:
-    """The explanation that is to be made elsewhere."""
-    if example.explain is None:
-        raise TypeError("contributions alone are given where a metric explains other inputs, too")
-    return example.explain
-
-
-def of_explanation(explain: Explain | EllipsisType) -> Callable[..., Any]:
-    """`metric(x, *args, key=)` of this explanation; `...` is for `evaluate` to fill in."""
-
-    def called(metric: Metric, *args: Any, key: Any = None) -> Any:
-        if isinstance(explain, EllipsisType):
-            raise TypeError(
-                "explain is ..., which stands for each method of `jaxplain.evaluate`; to call the "
-                "metric itself give it an explanation"
-            )
-        return metric.of(Example(args, explain=explain, key=key))
-
-    return called

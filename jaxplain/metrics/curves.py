@@ -448,9 +448,7 @@ def _by_fractions(
         return lost.mean() if aggregate == "mean" else lost.sum() / (len(lost) + 1)
 
     moved = (_no_positions, positions) if keep else (positions, _no_positions)
-    return _metric(
-        f, ref, options, losses, removed=moved[0], kept=moved[1], direction=direction
-    )
+    return _metric(f, ref, options, losses, removed=moved[0], kept=moved[1], direction=direction)
 
 
 def comprehensiveness(

@@ -19,6 +19,7 @@ from jaxplain._keys import checked
 from jaxplain import _frames as frames
 from jaxplain._numerics.chunking import check_chunk, leading_size
 from jaxplain.games.game import as_background
+from jaxplain.metrics._elsewhere import explain_everywhere
 from jaxplain.metrics._example import MAP, Example, Explain, fold, like_input
 from jaxplain.metrics._metric import Metric, of_contributions
 from jaxplain.metrics.localisation import mask_like
@@ -181,12 +182,12 @@ class _Run:
 
         def one(item: _Items, given: Tree) -> list[Any]:
             example = self._example(item, explain=explain, contributions=given)
+            wanted = [metric.elsewhere(example) for metric in self.metrics]
+            explain_everywhere(example, [each for each in wanted if each is not None])
             try:
                 like_input(example.contributions_anywhere(), item.args[0])
             except ValueError as error:
                 raise ValueError(f"{name!r}: {error}") from None
-            for metric in self.metrics:
-                metric.explain(example)
             return self._found("explain", example, [MAP])
 
         with staging.watched_references() as seen:
@@ -267,9 +268,7 @@ def _random(x: Tree, *args: Any, key: Any) -> Tree:
     leaves, tree = jax.tree.flatten(x)
     keys = jax.random.split(fold(key, "a random map"), len(leaves))
     dtype = lambda v: v.dtype if jnp.issubdtype(v.dtype, jnp.floating) else jnp.result_type(float)
-    noise = [
-        jax.random.normal(k, v.shape, dtype(v)) for k, v in zip(keys, leaves, strict=True)
-    ]
+    noise = [jax.random.normal(k, v.shape, dtype(v)) for k, v in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(tree, noise)
 
 
@@ -282,9 +281,7 @@ _random.control = _constant.control = True  # type: ignore[attr-defined]
 _CONTROLS = {"random": _random, "constant": _constant}
 
 
-def _with_controls(
-    methods: Mapping[str, Any], controls: Sequence[str], xs: Tree
-) -> dict[str, Any]:
+def _with_controls(methods: Mapping[str, Any], controls: Sequence[str], xs: Tree) -> dict[str, Any]:
     """All rows of the table, each explanation or contributions checked to be such."""
     unknown = [name for name in controls if name not in _CONTROLS]
     if unknown:

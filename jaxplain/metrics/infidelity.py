@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from jaxplain._numerics.chunking import check_chunk, chunked_map
 from jaxplain._numerics.trees import times, total
+from jaxplain.metrics._elsewhere import of_explanation
 from jaxplain.metrics._example import Example, Explain, finite, undefined_unless, value_of
 from jaxplain.metrics._metric import Metric
-from jaxplain.metrics._perturbations import Perturbations, of_explanation
+from jaxplain.metrics._perturbations import Perturbations
 from jaxplain.surrogate import staging
 
 Tree = Any

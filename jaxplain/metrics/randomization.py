@@ -13,11 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain._keys import checked
-from jaxplain._numerics.cpu_layout import channels_last
-from jaxplain._numerics.loops import compiled
-from jaxplain.metrics._example import Example, Explain, draws, fold
+from jaxplain.metrics._elsewhere import Drawn, Elsewhere, of_explanation
+from jaxplain.metrics._example import Example, Explain, fold
 from jaxplain.metrics._metric import Metric
-from jaxplain.metrics._perturbations import asked, explained_at, of_explanation
 from jaxplain.metrics.agreement import similarity as similarity_of
 from jaxplain.metrics.statistics import histogram_entropy
 
@@ -94,37 +92,18 @@ def parameter_randomization(
     chosen = _redrawn_layers(count, order)
     name = ("redrawn", order, id(params), id(redraw), None if layers is None else tuple(layers))
 
-    def explanations(example: Example) -> Tree:
-        return example.once(("explained", name), lambda: redrawn(example), explanations=count)
-
-    def redrawn(example: Example) -> Tree:
-        by_params = explain if not isinstance(explain, EllipsisType) else _unbound(example)
+    def elsewhere(example: Example) -> Elsewhere:
         purpose = "the parameters"
         key = fold(checked(example.shared_key, purpose), purpose)
-        fresh = _redrawn(params, redraw or _like, key)
-        random = draws(by_params)
-
-        def one(item: tuple[jax.Array, Any]) -> Tree:
-            anew, key = item
-            leaves, tree = jax.tree.flatten(params)
-            mixed = [
-                jnp.where(anew[place], new, old)
-                for place, new, old in zip(places, fresh, leaves, strict=True)
-            ]
-            options = {"key": key} if random else {}
-            return by_params(jax.tree.unflatten(tree, mixed), *example.args, **options)
-
-        keys = jax.random.split(example.drawn("the explanations"), count)
-        # One after the other, so that no model's parameters get an axis of layers.
-        run = lambda items: jax.lax.map(channels_last(one), items)
-        return compiled(run, (jnp.asarray(chosen), keys))
-
-    def before(example: Example) -> Tree:
-        return example.contributions_anywhere()
+        fresh = example.scratch.setdefault(
+            ("fresh", id(params), id(redraw)), _redrawn(params, redraw or _like, key)
+        )
+        return Elsewhere(name, anew=jnp.asarray(chosen), drawn=Drawn(params, fresh, places))
 
     def score(example: Example) -> jax.Array:
-        after = explanations(example)
-        scores = jax.vmap(functools.partial(similar, before(example)))(after)
+        after = elsewhere(example).explanations(example)
+        before = example.contributions_anywhere()
+        scores = jax.vmap(functools.partial(similar, before))(after)
         return {"mean": scores.mean(), "last": scores[-1], None: scores}[reduce]
 
     called = of_explanation(
@@ -136,9 +115,8 @@ def parameter_randomization(
         called,
         "↑" if similarity == "entropy" else "↓",
         ends,
-        explain=explanations,
+        elsewhere=elsewhere,
         asks=explain,
-        redraws=True,
     )
 
 
@@ -193,20 +171,6 @@ def _rise(before: Tree, after: Tree) -> jax.Array:
     return (histogram_entropy(after) - start) / jnp.where(start > 0, start, jnp.nan)
 
 
-def _unbound(example: Example) -> Explain:
-    """The method of `evaluate` as a function of its parameters."""
-    method = asked(example)
-    if getattr(method, "control", False):
-        return lambda params, *args, key: method(*args, key=key)
-    if isinstance(method, functools.partial) and len(method.args) == 1:
-        return functools.partial(method.func, **method.keywords)
-    raise TypeError(
-        "parameter_randomization redraws the parameters of a method given as "
-        "`functools.partial(explain, params)` with explain(params, x, *args), and one of "
-        "`evaluate`'s methods is none"
-    )
-
-
 def random_logit(
     explain: Explain | EllipsisType,
     classes: int,
@@ -246,24 +210,23 @@ def random_logit(
         raise ValueError(f"classes must be at least 2, and are {classes}")
     similar = similarity_of(similarity, sign)
 
-    def explanations(example: Example) -> Tree:
+    def elsewhere(example: Example) -> Elsewhere:
         if not 0 < target < len(example.args):
             raise ValueError(f"target={target} names no argument behind x of {len(example.args)}")
         given = jnp.asarray(example.args[target])
         key = example.drawn("another class")
-        other = (given + jax.random.randint(key, (1,), 1, classes)) % classes
-
-        def args_of(index: jax.Array) -> tuple[Any, ...]:
-            return (*example.args[:target], index.astype(given.dtype), *example.args[target + 1 :])
-
-        return explained_at(example, ("another class", classes, target), args_of, other, None)
+        other = (given + jax.random.randint(key, (), 1, classes)) % classes
+        args = (*example.args[:target], other.astype(given.dtype), *example.args[target + 1 :])
+        one = jax.tree.map(lambda v: jnp.asarray(v)[None], args)
+        return Elsewhere(("another class", classes, target), one)
 
     def score(example: Example) -> jax.Array:
+        other = elsewhere(example).explanations(example)
         before = example.contributions_anywhere()
-        return similar(before, jax.tree.map(lambda leaf: leaf[0], explanations(example)))
+        return similar(before, jax.tree.map(lambda leaf: leaf[0], other))
 
     return Metric(
-        score, of_explanation(explain), "↓", (-1.0, 1.0), explain=explanations, asks=explain
+        score, of_explanation(explain), "↓", (-1.0, 1.0), elsewhere=elsewhere, asks=explain
     )
 
 

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from jaxplain._numerics.chunking import check_chunk, chunked_map
 from jaxplain._numerics.trees import wide
+from jaxplain.metrics._elsewhere import Elsewhere, of_explanation
 from jaxplain.metrics._example import Example, Explain, finite, flat, undefined_unless
 from jaxplain.metrics._metric import Metric
-from jaxplain.metrics._perturbations import Perturbations, explained_at, of_explanation
+from jaxplain.metrics._perturbations import Perturbations
 from jaxplain.surrogate import staging
 
 Tree = Any
@@ -83,9 +84,9 @@ def max_sensitivity(
         x = jax.tree.map(lambda v, d: v + d.astype(v.dtype), drawn.x(example), delta)
         return staging.place(example.args, argnums, x)
 
-    def explanations(example: Example) -> Tree:
-        args_of = lambda delta: moved(example, delta)
-        return explained_at(example, drawn.name(), args_of, drawn.of(example), chunk)
+    def elsewhere(example: Example) -> Elsewhere:
+        args = jax.vmap(lambda delta: moved(example, delta))(drawn.of(example))
+        return Elsewhere(drawn.name(), args, chunk=chunk)
 
     def share(example: Example) -> Any:
         """The divisors: no explanation has a part in them."""
@@ -97,7 +98,7 @@ def max_sensitivity(
 
     def score(example: Example) -> jax.Array:
         before = flat(example.contributions_anywhere())
-        after = jax.vmap(flat)(explanations(example))
+        after = jax.vmap(flat)(elsewhere(example).explanations(example))
         change = after - before[None]
         if per is None:
             size = jnp.linalg.norm(before)
@@ -115,7 +116,7 @@ def max_sensitivity(
         "↓",
         (0.0, float("inf")),
         share=share,
-        explain=explanations,
+        elsewhere=elsewhere,
         asks=explain,
     )
 
