@@ -38,6 +38,7 @@ class Example:
         mask: Tree = None,
         groups: Tree = None,
         known: dict[Hashable, Any] | None = None,
+        shared: dict[Hashable, Any] | None = None,
     ) -> None:
         self.args = args
         self.explain = explain
@@ -47,7 +48,7 @@ class Example:
         self.groups = groups
         self.known = {} if known is None else dict(known)
         self.made: dict[Hashable, dict[str, int]] = {}
-        self.scratch: dict[Hashable, Any] = {}  # of one program
+        self.shared = {} if shared is None else shared  # by all examples: parameters drawn anew
         self.positions: dict[Hashable, tuple[set[int], set[int]]] = {}  # of curves: see there
         if contributions is not None:
             self.known[MAP] = contributions

@@ -32,6 +32,7 @@ class Metric:
     direction: str | None
     range: tuple[float, float] = (-float("inf"), float("inf"))
     ref: Any = None  # where it puts what it takes away
+    ready: Part = _nothing  # draws what all examples share
     announce: Part = _nothing  # which points of curves the score will read
     share: Part = _nothing  # evaluations that no explanation has a part in
     elsewhere: Part = _nothing  # an `Elsewhere`: explanations beside that of x

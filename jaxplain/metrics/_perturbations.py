@@ -34,8 +34,7 @@ class Perturbations:
 
     def of(self, example: Example) -> Tree:
         """A tree like x with an axis of samples in front; masks where the function returns such."""
-        # Not kept beyond a program: drawn again from the key, they are the same.
-        return self._of(example)
+        return example.once(self.name(), lambda: self._of(example))
 
     def count(self, example: Example) -> int:
         """How many there are."""

@@ -182,7 +182,9 @@ def _correlation(
 
     def losses(example: Example) -> tuple[jax.Array, jax.Array]:
         _, players = removal.players(example)
-        gone = subsets(example, players)
+        gone = example.once(
+            ("subsets of groups", name, players), lambda: subsets(example, players)
+        )
         values = example.once(
             ("subsets", name, removal.name(example)),
             lambda: removal.values(example, gone),
@@ -214,8 +216,7 @@ def _drawn(sizes: tuple[int, ...] | None, samples: int) -> tuple[Subsets, Hashab
         if not all(0 < size <= groups for size in given):
             raise ValueError(f"subsets of {given} groups, and there are {groups}")
         key = jax.random.key(0) if example.key is None else example.drawn("the subsets")
-        keys = jax.random.split(key, len(given) * samples)
-        places = jax.vmap(lambda k: jax.random.permutation(k, groups))(keys)
+        places = jnp.argsort(jax.random.uniform(key, (len(given) * samples, groups)), axis=1)
         return places < np.repeat(given, samples)[:, None]
 
     return subsets, ("drawn", sizes, samples)

@@ -19,8 +19,9 @@ from jaxplain._keys import checked
 from jaxplain import _frames as frames
 from jaxplain._numerics.chunking import check_chunk, leading_size
 from jaxplain.games.game import as_background
+from jaxplain._numerics.loops import program
 from jaxplain.metrics._elsewhere import explain_everywhere
-from jaxplain.metrics._example import MAP, Example, Explain, fold, like_input
+from jaxplain.metrics._example import Example, Explain, fold, like_input
 from jaxplain.metrics._metric import Metric, of_contributions
 from jaxplain.metrics.localisation import mask_like
 from jaxplain.metrics.table import Evaluations, Table
@@ -123,7 +124,7 @@ def evaluate(
             known = run.share(part)
             for i, (name, method) in enumerate(everyone.items()):
                 given = None if callable(method) else jax.tree.map(lambda v: v[rows], method)
-                explained = run.explain(name, method, part, given)
+                explained = run.explain(name, method, part, known, given)
                 scores[i, :, rows] = np.asarray(run.score(part, known, explained)).T
                 advance(size)
     _warn_of_references(run, everyone, named, jax.tree.map(lambda v: v[0], xs))
@@ -163,7 +164,13 @@ class _Run:
     made: dict[str, Made] = field(default_factory=dict)  # by program
     names: dict[str, list[Any]] = field(default_factory=dict)  # of what each program found
     references: dict[str, list[Tree]] = field(default_factory=dict)  # that a method explains by
-    programs: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    programs: dict[Any, Callable[..., Any]] = field(default_factory=dict)
+    drawn: dict[Any, Any] = field(default_factory=dict)  # what all examples share
+
+    def __post_init__(self) -> None:
+        """Draws it once, outside of all programs."""
+        for metric in self.metrics:
+            metric.ready(Example((), key=self.key, shared=self.drawn))
 
     def share(self, items: _Items) -> list[Any]:
         """What no explanation has a part in."""
@@ -174,24 +181,27 @@ class _Run:
                 metric.share(example)
             return self._found("share", example)
 
-        return self._program("share", one)(items)
+        return self._run("share", one, items)
 
-    def explain(self, name: str, method: Explain, items: _Items, given: Tree) -> list[Any]:
+    def explain(
+        self, name: str, method: Explain, items: _Items, known: list[Any], given: Tree
+    ) -> list[Any]:
         """A method's explanations, at x and wherever metrics ask for them."""
         explain = None if given is not None else _uncompiled(method)
 
-        def one(item: _Items, given: Tree) -> list[Any]:
-            example = self._example(item, explain=explain, contributions=given)
+        def one(item: _Items, known: list[Any], given: Tree) -> list[Any]:
+            found = dict(zip(self.names["share"], known, strict=True))
+            example = self._example(item, explain=explain, contributions=given, known=found)
             wanted = [metric.elsewhere(example) for metric in self.metrics]
             explain_everywhere(example, [each for each in wanted if each is not None])
             try:
                 like_input(example.contributions_anywhere(), item.args[0])
             except ValueError as error:
                 raise ValueError(f"{name!r}: {error}") from None
-            return self._found("explain", example, [MAP])
+            return self._found("explain", example)
 
         with staging.watched_references() as seen:
-            found = self._program(("explain", name), one)(items, given)
+            found = self._run(("explain", name), one, items, known, given)
         self.references.setdefault(name, seen)
         return found
 
@@ -209,7 +219,7 @@ class _Run:
             self.made["score"] = example.made
             return jnp.stack([_number(score) for score in scores])
 
-        return self._program("score", one)(items, known, explained)
+        return self._run("score", one, items, known, explained)
 
     def counted(self, items: _Items, methods: int, examples: int) -> Evaluations:
         """What was made, beside what each metric would need by itself."""
@@ -247,20 +257,22 @@ class _Run:
             shared_key=self.key,
             mask=item.masks,
             groups=self.groups,
+            shared=self.drawn,
             **known,
         )
 
-    def _found(self, program: str, example: Example, first: Sequence[Any] = ()) -> list[Any]:
-        names = [*first, *(name for name in example.known if name not in first)]
-        self.names[program] = names
-        if example.made or program not in self.made:
-            self.made[program] = example.made
+    def _found(self, part: str, example: Example) -> list[Any]:
+        """What a program found beside what methods share, its names put down."""
+        shared = () if part == "share" else self.names["share"]
+        names = [name for name in example.known if name not in shared]
+        self.names[part], self.made[part] = names, example.made
         return [example.known[name] for name in names]
 
-    def _program(self, name: Any, one: Callable[..., Any]) -> Callable[..., Any]:
+    def _run(self, name: Any, one: Callable[..., Any], *items: Any) -> Any:
+        """Of a chunk; compiled at the first one, with what it closes over as operands."""
         if name not in self.programs:
-            self.programs[name] = jax.jit(jax.vmap(one))
-        return self.programs[name]
+            self.programs[name] = program(jax.vmap(one), *items)
+        return self.programs[name](*items)
 
 
 def _random(x: Tree, *args: Any, key: Any) -> Tree:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain._keys import checked
+from jaxplain._numerics.trees import wide
 from jaxplain.metrics._elsewhere import Drawn, Elsewhere, of_explanation
 from jaxplain.metrics._example import Example, Explain, fold
 from jaxplain.metrics._metric import Metric
@@ -93,12 +94,17 @@ def parameter_randomization(
     name = ("redrawn", order, id(params), id(redraw), None if layers is None else tuple(layers))
 
     def elsewhere(example: Example) -> Elsewhere:
-        purpose = "the parameters"
-        key = fold(checked(example.shared_key, purpose), purpose)
-        fresh = example.scratch.setdefault(
-            ("fresh", id(params), id(redraw)), _redrawn(params, redraw or _like, key)
-        )
-        return Elsewhere(name, anew=jnp.asarray(chosen), drawn=Drawn(params, fresh, places))
+        drawn = ready(example)
+        return Elsewhere(name, anew=jnp.asarray(chosen), drawn=Drawn(params, drawn, places))
+
+    def ready(example: Example) -> list[jax.Array]:
+        """The parameters drawn anew, the same for all examples and methods."""
+        what = ("parameters", id(params), id(redraw))
+        if what not in example.shared:
+            purpose = "the parameters"
+            key = fold(checked(example.shared_key, purpose), purpose)
+            example.shared[what] = _redrawn(params, redraw, key)
+        return example.shared[what]
 
     def score(example: Example) -> jax.Array:
         after = elsewhere(example).explanations(example)
@@ -115,6 +121,7 @@ def parameter_randomization(
         called,
         "↑" if similarity == "entropy" else "↓",
         ends,
+        ready=ready,
         elsewhere=elsewhere,
         asks=explain,
     )
@@ -152,17 +159,23 @@ def _redrawn_layers(count: int, order: str) -> np.ndarray:
     return below if order == "bottom_up" else below[:, ::-1]
 
 
-def _redrawn(params: Tree, redraw: Redraw, key: Any) -> list[jax.Array]:
+def _redrawn(params: Tree, redraw: Redraw | None, key: Any) -> list[jax.Array]:
+    """Each leaf anew: by a function, or as normal numbers of its mean square."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
-    keys = jax.random.split(key, len(leaves))
-    return [redraw(leaf, k).astype(leaf.dtype) for leaf, k in zip(leaves, keys, strict=True)]
+    if redraw is not None:
+        keys = jax.random.split(key, len(leaves))
+        return [redraw(leaf, k).astype(leaf.dtype) for leaf, k in zip(leaves, keys, strict=True)]
+    ends = np.cumsum([leaf.size for leaf in leaves])
+    # All in one draw: a program with a draw for each leaf takes long to compile.
+    noise = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
+    return [_like(leaf, part.reshape(leaf.shape)) for leaf, part in zip(leaves, noise, strict=True)]
 
 
-def _like(leaf: jax.Array, key: Any) -> jax.Array:
-    """Normal numbers of the same mean square; what is not floating stays."""
+def _like(leaf: jax.Array, noise: jax.Array) -> jax.Array:
+    """Normal numbers of the leaf's mean square; what is not floating stays."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
-    return jnp.sqrt(jnp.square(leaf).mean()) * jax.random.normal(key, leaf.shape, leaf.dtype)
+    return (jnp.sqrt(jnp.square(wide(leaf)).mean()) * noise).astype(leaf.dtype)
 
 
 def _rise(before: Tree, after: Tree) -> jax.Array:
