@@ -86,7 +86,7 @@ def evaluate(
 
     Warns:
       UserWarning: a method explains against the reference that a metric puts inputs to: metrics
-        favour such methods. A method that JAX has compiled before is not looked into.
+        favour such methods. References that a method computes by JAX are not known and not told.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxplain as jxp
