@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OWN_RULE, JOURNEYS = (
-    (ROOT / "docs" / name).read_text() for name in ("own_rule.md", "journeys.md")
+OWN_RULE, JOURNEYS, METRICS = (
+    (ROOT / "docs" / name).read_text() for name in ("own_rule.md", "journeys.md", "metrics.md")
 )
 
 
@@ -33,11 +33,18 @@ def test_a_rule_of_your_own_runs_and_its_message_is_the_real_one():
     assert blocks(OWN_RULE, "text") == [known["message"] + "\n"]
 
 
+def test_which_explanation_to_believe_runs():
+    run(METRICS, "metrics.md")
+
+
 def test_every_example_asserts_something():
-    assert all("assert" in block for block in blocks(OWN_RULE, "python")[1:])
+    examples = blocks(OWN_RULE, "python")[1:] + blocks(METRICS, "python")[3:]
+    assert all("assert" in block for block in examples)
 
 
-@pytest.mark.parametrize("page", [OWN_RULE, JOURNEYS], ids=["own_rule", "journeys"])
+@pytest.mark.parametrize(
+    "page", [OWN_RULE, JOURNEYS, METRICS], ids=["own_rule", "journeys", "metrics"]
+)
 def test_every_file_named_is_there(page):
     named = re.findall(r"`((?:[\w.]+/)*\w+\.(?:py|md))`", page)
     linked = [f"docs/{target}" for target in re.findall(r"\]\((?!https://)(.*?)\)", page)]

@@ -144,7 +144,8 @@ QUANTUS = {
 @pytest.mark.parametrize("name", QUANTUS)
 def test_quantus_measures(quantus, bridge, name):
     scores = measured(quantus, bridge, name, **QUANTUS[name])
-    assert np.size(scores) >= 1 and np.shape(scores)[:1] in ((), (1,), (len(IMAGES),))  # some return their mean
+    # Some return the mean over examples.
+    assert np.size(scores) >= 1 and np.shape(scores)[:1] in ((), (1,), (len(IMAGES),))
 
 
 def test_quantus_and_our_metrics_agree_where_quantus_is_right(quantus, bridge):

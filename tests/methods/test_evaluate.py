@@ -167,7 +167,7 @@ def test_contributions_made_before():
     np.testing.assert_allclose(table.scores[0], table.scores[1], rtol=1e-3)
     with pytest.raises(TypeError, match="contributions alone"):
         quiet({"maps": maps}, {"it": METRICS["sensitivity"]}, XS, TARGETS)
-    with pytest.raises(ValueError, match="'maps'.*shaped like x"):
+    with pytest.raises(ValueError, match=r"'maps'.*shaped like x"):
         quiet({"maps": maps[:, :2]}, few, XS, TARGETS)
 
 
@@ -184,7 +184,8 @@ def test_trees_shared_numbers_and_jitted_methods():
     g = lambda x, target: f(jnp.concatenate([x["a"], x["b"]]), target)
     metrics = {"it": jxp.deletion(g, 0.0), "sensitivity": METRICS["sensitivity"]}
     table = quiet({"gradient": jax.jit(jxp.gradient(g))}, metrics, xs, 1, key=KEY)
-    flat = quiet({"gradient": jxp.gradient(f)}, {"it": METRICS["deletion"]}, XS, jnp.ones(5, int), key=KEY)
+    ones, alone = jnp.ones(5, int), {"it": METRICS["deletion"]}
+    flat = quiet({"gradient": jxp.gradient(f)}, alone, XS, ones, key=KEY)
     np.testing.assert_allclose(table.scores[0, 0], flat.scores[0, 0], rtol=1e-4)
 
 
@@ -255,8 +256,8 @@ def of(scores, directions=None, controls=0):
     methods = tuple(f"m{i}" for i in range(len(scores)))
     metrics = tuple(f"k{i}" for i in range(scores.shape[1]))
     cost = Evaluations(0, 0, 0, 0, 0, *scores.shape[::2])
-    ends = len(methods) - controls
-    return Table(scores, methods, metrics, directions or ("↑",) * len(metrics), methods[ends:], cost)
+    directions = directions or ("↑",) * len(metrics)
+    return Table(scores, methods, metrics, directions, methods[len(methods) - controls :], cost)
 
 
 @pytest.mark.parametrize("count", [10, 40])
