@@ -109,7 +109,7 @@ class Table:
         both means, or all have one and the same.
         """
         merit = self._merit()[: len(self.methods) - len(self.controls)]
-        return np.array([[_spearman(a, b) for b in merit.T] for a in merit.T])
+        return np.array([[spearman(a, b) for b in merit.T] for a in merit.T])
 
     def to_markdown(self, *, intervals: bool = True, level: float = 0.95) -> str:
         """The means, and under them their intervals, as a table; the best of a metric is bold."""
@@ -236,7 +236,8 @@ def _ranks(values: Floats) -> Floats:
     return np.where(np.isnan(values), np.nan, less + (equal + 1) / 2)
 
 
-def _spearman(a: Floats, b: Floats) -> float:
+def spearman(a: Floats, b: Floats) -> float:
+    """Of what both have; NaN where that does not vary."""
     known = ~(np.isnan(a) | np.isnan(b))
     if known.sum() < _LEAST_CORRELATED:
         return np.nan
