@@ -409,7 +409,7 @@ def _warn_of_references(
             if any(_same_reference(ref, ours, x) for ref in run.references.get(method, ()))
         ]
         if users:
-            shared.setdefault(", ".join(users), []).append(name)
+            shared.setdefault(", ".join(map(repr, users)), []).append(name)
     if shared:
         told = "; ".join(f"{', '.join(names)} with {users}" for users, names in shared.items())
         warnings.warn(

@@ -46,7 +46,7 @@ class Evaluations(NamedTuple):
         return self.each + self.once / self.methods
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """Scores (methods, metrics, examples), with the controls' rows behind the methods'.
 
@@ -177,6 +177,11 @@ class Table:
     def __str__(self) -> str:
         """As Markdown."""
         return self.to_markdown()
+
+    def __repr__(self) -> str:
+        """Its size."""
+        methods, metrics, examples = self.scores.shape
+        return f"Table({methods} methods, {metrics} metrics, {examples} examples)"
 
     def _repr_markdown_(self) -> str:
         return self.to_markdown()

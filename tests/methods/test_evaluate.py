@@ -195,10 +195,10 @@ def test_shared_references_are_told_whoever_hides_them():
     compiled(XS[0], 0)  # JAX remembers it
     methods = {"gradient": jxp.gradient(f), "hidden": hidden, "compiled": compiled}
     metrics = {n: METRICS[n] for n in ("deletion", "faithfulness", "sparseness", "sensitivity")}
-    with pytest.warns(UserWarning, match="deletion, faithfulness with hidden, compiled"):
+    with pytest.warns(UserWarning, match="deletion, faithfulness with 'hidden', 'compiled'"):
         quiet(methods, metrics, XS, TARGETS)
     refs = draw(4, 3, 6)
-    with pytest.warns(UserWarning, match="deletion with it"):
+    with pytest.warns(UserWarning, match="deletion with 'it'"):
         quiet({"it": jxp.deeplift_shap(f, refs)}, {"deletion": jxp.deletion(f, refs)}, XS, TARGETS)
 
 
@@ -246,6 +246,55 @@ def test_what_is_not_finite_is_counted():
     table = quiet({"broken": broken}, few, XS, TARGETS, key=KEY)
     assert (table.undefined[0] == 2).all() and np.isfinite(table.mean()).all()
     assert "(2 undefined)" in table.to_markdown()
+
+
+@pytest.mark.slow
+def test_the_whole_suite_of_a_digit_costs_at_most_80_evaluations_and_11_explanations():
+    from jaxplain import demo
+
+    images, labels = (jnp.asarray(v[:40]) for v in jxp.datasets.digits())
+    params = demo.CNN().init(jax.random.key(0), images[:1])
+    f = lambda params, x, target: demo.CNN().apply(params, x[None])[0, target]
+    logit, mean = partial(f, params), images.mean(0)
+    by_two = {"IG": partial(jxp.integrated_gradients, steps=8), "DeepLIFT": jxp.deeplift}
+    made = {
+        "gradient": jxp.gradient(f, argnums=1),
+        "saliency": jxp.saliency(f, argnums=1),
+        "guided": jxp.guided_backprop(f, argnums=1),
+        "smooth": jxp.smooth(jxp.gradient(f, argnums=1), stdev=0.1, samples=4, argnums=1),
+        "gradient × input": jxp.input_x_gradient(f, argnums=1),
+        "ablation": jxp.ablation(f, 0.0, argnums=1),
+        **{n: method(f, 0.0, argnums=1) for n, method in by_two.items()},
+        **{f"{n}, mean": method(f, mean, argnums=1) for n, method in by_two.items()},
+    }
+    steps = dict(steps=16)
+    curves = {n: m(logit, 0.5, **steps) for n, m in {
+        "deletion": jxp.deletion, "insertion": jxp.insertion, "abpc": jxp.abpc,
+        "monotonicity": jxp.monotonicity,
+    }.items()}  # fmt: skip
+    sensitivity = {
+        per or "relative": jxp.max_sensitivity(..., radius=0.05, samples=4, per=per)
+        for per in (None, "distance", "input")
+    }
+    metrics = curves | sensitivity | {
+        "comprehensiveness": jxp.comprehensiveness(logit, 0.5),
+        "sufficiency": jxp.sufficiency(logit, 0.5),
+        "faithfulness": jxp.faithfulness_correlation(logit, 0.5),
+        "infidelity": jxp.infidelity(logit, ..., perturb=noise, samples=32, scale="optimal"),
+        "mean sensitivity": jxp.max_sensitivity(..., radius=0.05, samples=4, reduce="mean"),
+        "randomisation": jxp.parameter_randomization(..., params),
+        "another class": jxp.metrics.random_logit(..., 10),
+        "sparseness": jxp.sparseness, "complexity": jxp.complexity, "mass": jxp.relevance_mass,
+        "rank": jxp.relevance_rank, "auc": jxp.localisation_auc, "point": jxp.pointing_game,
+        "gap": jxp.completeness_gap(logit, 0.0),
+    }  # fmt: skip
+    methods = {name: partial(explain, params) for name, explain in made.items()}
+    masks = np.asarray(images) > 0.3
+    table = quiet(methods, metrics, images, labels, key=KEY, masks=masks)
+    assert table.scores.shape == (11, 20, 40) and len(made) == 10
+    cost = table.evaluations
+    assert cost.each + cost.once / 10 <= 80 and cost.explanations <= 11
+    assert cost.alone > 150 and cost.explanations_alone > 30
 
 
 # The table's statistics
@@ -313,6 +362,7 @@ def test_markdown_pandas_and_a_picture():
     table = whole()
     text = table.to_markdown()
     assert str(table) == text and len(text.splitlines()) == 2 + len(table.methods)
+    assert repr(table) == f"Table(4 methods, {len(METRICS)} metrics, 5 examples)"
     assert "| deletion ↓ |" in text and "| *random* |" in text and "**" in text
     frame = table.to_pandas()
     assert len(frame) == table.scores.size
