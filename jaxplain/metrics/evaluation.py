@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain._keys import checked
 from jaxplain import _frames as frames
+from jaxplain._keys import checked
 from jaxplain._numerics.chunking import check_chunk, leading_size
-from jaxplain.games.game import as_background
 from jaxplain._numerics.loops import program
+from jaxplain.games.game import as_background
 from jaxplain.metrics._elsewhere import explain_everywhere
 from jaxplain.metrics._example import Example, Explain, fold, like_input
 from jaxplain.metrics._metric import Metric, of_contributions
