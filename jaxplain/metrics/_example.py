@@ -48,13 +48,24 @@ class Example:
         self.groups = groups
         self.known = {} if known is None else dict(known)
         self.made: dict[Hashable, dict[str, int]] = {}
+        self.asked: dict[Hashable, dict[str, int]] = {}  # the same, were nothing known before
         self.shared = {} if shared is None else shared  # by all examples: parameters drawn anew
         self.positions: dict[Hashable, tuple[set[int], set[int]]] = {}  # of curves: see there
         if contributions is not None:
             self.known[MAP] = contributions
 
-    def once(self, what: Hashable, compute: Callable[[], Any], **made: int) -> Any:
-        """What is known by this name, or else is computed now; `made` counts what that takes."""
+    def once(
+        self,
+        what: Hashable,
+        compute: Callable[[], Any],
+        alone: dict[str, int] | None = None,
+        **made: int,
+    ) -> Any:
+        """What is known by this name, or else is computed now; `made` counts what that takes.
+
+        `alone` is what it would take if no other metric had asked for more by that name.
+        """
+        self.asked[what] = made if alone is None else alone
         if what not in self.known:
             self.known[what] = compute()
             self.made[what] = made

@@ -87,13 +87,18 @@ class Plan:
         name = self.name(example)
         wanted = tuple(sorted(positions) for positions in example.positions[name])
         ends = jnp.stack([self.removal.whole(example), self.removal.nothing(example)])
-        cost = self.removal.cost(example) * sum(map(len, wanted))
+        inside = [
+            [p for p in positions(groups) if 0 < p < groups] for positions in (removed, kept)
+        ]
+        cost = self.removal.cost(example)
         moved, values = example.once(
-            name, lambda: self._evaluate(example, wanted), evaluations=cost
+            name,
+            lambda: self._evaluate(example, wanted),
+            alone={"evaluations": cost * sum(len(set(own)) for own in inside)},
+            evaluations=cost * sum(map(len, wanted)),
         )
         found = []
-        for i, positions in enumerate((removed, kept)):
-            own = [p for p in positions(groups) if 0 < p < groups]
+        for i, own in enumerate(inside):
             places = np.searchsorted(wanted[i], own) + i * len(wanted[0])
             before, behind = (ends[i : i + 1], ends[1 - i : 2 - i])
             where = jnp.concatenate([jnp.zeros(1, int), moved[places], jnp.full(1, groups, int)])

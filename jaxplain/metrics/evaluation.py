@@ -134,7 +134,7 @@ def evaluate(
         tuple(named),
         tuple(metric.direction for metric in named.values()),
         tuple(everyone)[len(methods) :],
-        run.counted(items.rows(slice(0, 1)), len(everyone), count),
+        run.counted(len(everyone), count),
     )
 
 
@@ -162,6 +162,7 @@ class _Run:
     key: Any
     groups: Tree
     made: dict[str, Made] = field(default_factory=dict)  # by program
+    alone: list[Made] = field(default_factory=list)  # what each metric would make by itself
     names: dict[str, list[Any]] = field(default_factory=dict)  # of what each program found
     references: dict[str, list[Tree]] = field(default_factory=dict)  # that a method explains by
     programs: dict[Any, Callable[..., Any]] = field(default_factory=dict)
@@ -215,40 +216,29 @@ class _Run:
             example = self._example(item, known=dict(pairs))
             for metric in self.metrics:
                 metric.announce(example)
-            scores = [metric.score(example) for metric in self.metrics]
+            scores = []
+            self.alone = []
+            for metric in self.metrics:
+                example.asked = {}
+                scores.append(metric.score(example))
+                self.alone.append(example.asked)
             self.made["score"] = example.made
             return jnp.stack([_number(score) for score in scores])
 
         return self._run("score", one, items, known, explained)
 
-    def counted(self, items: _Items, methods: int, examples: int) -> Evaluations:
+    def counted(self, methods: int, examples: int) -> Evaluations:
         """What was made, beside what each metric would need by itself."""
-        alone = [self._alone(metric, items) for metric in self.metrics]
         total = lambda made, what: sum(counts.get(what, 0) for counts in made.values())
         return Evaluations(
             once=total(self.made["share"], "evaluations"),
             each=total(self.made["score"], "evaluations"),
             explanations=total(self.made["explain"], "explanations"),
-            alone=sum(total(made, "evaluations") for made in alone),
-            explanations_alone=sum(total(made, "explanations") for made in alone),
+            alone=sum(total(made, "evaluations") for made in self.alone),
+            explanations_alone=sum(total(made, "explanations") for made in self.alone),
             methods=methods,
             examples=examples,
         )
-
-    def _alone(self, metric: Metric, items: _Items) -> Made:
-        """What a metric of an explanation that costs nothing to trace evaluates."""
-        item = jax.tree.map(lambda v: v[0], items)
-        made: Made = {}
-
-        def trace(item: _Items) -> Any:
-            example = self._example(item, explain=_CONTROLS["random"])
-            example.contributions_anywhere()
-            score = metric.of(example)
-            made.update(example.made)
-            return score
-
-        jax.eval_shape(trace, item)
-        return made
 
     def _example(self, item: _Items, **known: Any) -> Example:
         return Example(

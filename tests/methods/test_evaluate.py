@@ -291,7 +291,7 @@ def test_the_whole_suite_of_a_digit_costs_at_most_80_evaluations_and_11_explanat
     methods = {name: partial(explain, params) for name, explain in made.items()}
     masks = np.asarray(images) > 0.3
     table = quiet(methods, metrics, images, labels, key=KEY, masks=masks)
-    assert table.scores.shape == (11, 20, 40) and len(made) == 10
+    assert table.scores.shape == (11, 21, 40) and len(made) == 10
     cost = table.evaluations
     assert cost.each + cost.once / 10 <= 80 and cost.explanations <= 11
     assert cost.alone > 150 and cost.explanations_alone > 30
