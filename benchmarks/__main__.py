@@ -18,6 +18,7 @@ from benchmarks import (
     scale,
     shapley,
     speed,
+    trust,
 )
 from benchmarks.peers import compare as peers
 
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "papers": papers,
     "shapley": shapley,
     "paths": paths,
+    "trust": trust,
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -183,13 +183,9 @@ METHODS: dict[str, Method] = {
 
 def falls(f: Callable[[Array], Array], at: str, x: Array, scores: Array, stand_in: Array) -> Array:
     """How far f falls when the highest-scored fractions of a layer are replaced."""
-    rank = jnp.argsort(jnp.argsort(-scores, axis=None)).reshape(scores.shape)
-    counts = jnp.asarray(np.ceil(FRACTIONS * scores.size).astype(int))
-
-    def ablated(count: Array) -> Array:
-        return jxp.intervene(f, {at: lambda h: jnp.where(rank < count, stand_in, h)})(x)
-
-    return f(x) - jax.lax.map(ablated, counts)
+    of_layer = lambda h: jxp.intervene(f, {at: lambda _: h})(x)
+    fall = jxp.comprehensiveness(of_layer, stand_in, fractions=FRACTIONS, aggregate="bins", chunk=1)
+    return fall(scores, jxp.capture(f, at)(x)[1][at])
 
 
 def run(examples: int = 200, rounds: int = 9, seed: int = 0, *, progress: bool = True) -> Json:

@@ -4,6 +4,7 @@ import importlib as _importlib
 
 from jaxplain import datasets as datasets
 from jaxplain import genomics as genomics
+from jaxplain import metrics as metrics
 from jaxplain import references as references
 from jaxplain import rules as rules
 from jaxplain.combinators import batched as batched
@@ -50,7 +51,25 @@ from jaxplain.methods.shapley.values import owen_values as owen_values
 from jaxplain.methods.shapley.values import permutation_shapley as permutation_shapley
 from jaxplain.methods.shapley.values import shapley_interactions as shapley_interactions
 from jaxplain.methods.shapley.values import shapley_values as shapley_values
-from jaxplain.metrics import completeness_gap as completeness_gap
+from jaxplain.metrics.agreement import agreement as agreement
+from jaxplain.metrics.completeness import completeness_gap as completeness_gap
+from jaxplain.metrics.correlations import faithfulness_correlation as faithfulness_correlation
+from jaxplain.metrics.curves import abpc as abpc
+from jaxplain.metrics.curves import comprehensiveness as comprehensiveness
+from jaxplain.metrics.curves import deletion as deletion
+from jaxplain.metrics.curves import insertion as insertion
+from jaxplain.metrics.curves import monotonicity as monotonicity
+from jaxplain.metrics.curves import sufficiency as sufficiency
+from jaxplain.metrics.evaluation import evaluate as evaluate
+from jaxplain.metrics.infidelity import infidelity as infidelity
+from jaxplain.metrics.localisation import localisation_auc as localisation_auc
+from jaxplain.metrics.localisation import pointing_game as pointing_game
+from jaxplain.metrics.localisation import relevance_mass as relevance_mass
+from jaxplain.metrics.localisation import relevance_rank as relevance_rank
+from jaxplain.metrics.randomization import parameter_randomization as parameter_randomization
+from jaxplain.metrics.sensitivity import max_sensitivity as max_sensitivity
+from jaxplain.metrics.statistics import complexity as complexity
+from jaxplain.metrics.statistics import sparseness as sparseness
 from jaxplain.named.api import capture as capture
 from jaxplain.named.api import intervene as intervene
 from jaxplain.named.api import names as names

@@ -132,11 +132,8 @@ def deletion_score(
     """Mean fall of the class's logit while pixels go blank, largest contribution first."""
 
     def one(contribution: Array, image: Array, index: Array) -> Array:
-        rank = jnp.argsort(jnp.argsort(-contribution.ravel())).reshape(image.shape)
-        removed = jnp.arange(1, image.size + 1)
-        faded = jax.vmap(lambda n: jnp.where(rank < n, BLANK, image))(removed)
         f = jxp.logit(classify, index)
-        return f(image) - jax.vmap(f)(faded).mean()
+        return f(image) - jxp.deletion(f, BLANK)(contribution, image)
 
     return jax.jit(jax.vmap(one))(contributions, images, classes).mean()
 

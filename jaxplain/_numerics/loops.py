@@ -16,7 +16,12 @@ from jaxplain.surrogate import compat
 
 
 def compiled(function: Callable[..., Any], *operands: Any) -> Any:
-    """`function(*operands)` as one program, traced once and kept no longer than this call.
+    """`function(*operands)` as one program, traced once and kept no longer than this call."""
+    return program(function, *operands)(*operands)
+
+
+def program(function: Callable[..., Any], *operands: Any) -> Callable[..., Any]:
+    """The function as one program for operands like these, traced here and now.
 
     Arrays that the function closes over are operands of the program, not constants in it.
     """
@@ -24,8 +29,11 @@ def compiled(function: Callable[..., Any], *operands: Any) -> Any:
     jaxpr, consts = compat.open_jaxpr(closed)
 
     @jax.jit
-    def program(consts: list[Any], leaves: list[Any]) -> list[Any]:
+    def flat(consts: list[Any], leaves: list[Any]) -> list[Any]:
         return compat.evaluate(compat.close_jaxpr(jaxpr, consts), leaves)
 
-    outputs = program(consts, jax.tree.leaves(operands))
-    return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+    def run(*operands: Any) -> Any:
+        outputs = flat(consts, jax.tree.leaves(operands))
+        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+    return run

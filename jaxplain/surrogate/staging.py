@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -127,9 +129,32 @@ def array(f: Function, args: Sequence[Any], argnums: Argnums) -> Callable[[Any],
     return lambda x: as_value(call(f, *place(args, argnums, x)))
 
 
+@contextlib.contextmanager
+def watched_references() -> Iterator[list[Any]]:
+    """The references, as known numbers, that methods are given while this is open."""
+    seen: list[Any] = []
+    token = _watching.set(seen)
+    try:
+        yield seen
+    finally:
+        _watching.reset(token)
+
+
+_watching: contextvars.ContextVar[list[Any] | None] = contextvars.ContextVar("refs", default=None)
+
+
+def _watch(ref: Any) -> None:
+    seen = _watching.get()
+    if seen is not None:
+        leaves = jax.tree.leaves(ref)
+        if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            seen.append(ref)
+
+
 def as_reference(ref: Tree, x: Tree) -> Any:
     """The reference as a tree of arrays shaped like x: a scalar or a tree that broadcasts to it."""
     ref = frames.as_arrays(ref)
+    _watch(ref)
     leaves, tree = jax.tree.flatten(x)
     ref_leaves = jax.tree.leaves(ref)
     if same_tree(ref, x):
@@ -170,6 +195,7 @@ def _typed_like(given: Any, array: Any, dtype: Any) -> Any:
 def as_references(refs: Tree, x: Tree) -> Any:
     """Arrays with a leading reference axis and x's shape, or an error that shows both trees."""
     refs = frames.as_arrays(refs)
+    _watch(refs)
 
     def fits(ref: Tree, leaf: Any) -> bool:
         behind = jnp.shape(ref)[1:]

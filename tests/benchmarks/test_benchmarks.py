@@ -28,6 +28,8 @@ NO_METHODS = {
     "logit", "probability", "log_likelihood", "log_odds", "contrast",
     "expected",  # of DeepLIFT it is deeplift_shap
     "batched",  # a loop around any of them
+    "deletion", "insertion", "abpc", "comprehensiveness", "sufficiency", "monotonicity",
+    "faithfulness_correlation", "infidelity", "max_sensitivity", "parameter_randomization",
 }  # fmt: skip
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OWN_RULE, JOURNEYS, RELEVANCE = (
-    (ROOT / "docs" / name).read_text() for name in ("own_rule.md", "journeys.md", "relevance.md")
+OWN_RULE, JOURNEYS, RELEVANCE, METRICS = (
+    (ROOT / "docs" / name).read_text()
+    for name in ("own_rule.md", "journeys.md", "relevance.md", "metrics.md")
 )
 
 
@@ -33,17 +34,24 @@ def test_a_rule_of_your_own_runs_and_its_message_is_the_real_one():
     assert blocks(OWN_RULE, "text") == [known["message"] + "\n"]
 
 
-def test_the_page_on_relevance_runs():
-    run(RELEVANCE, "relevance.md")
-
-
-@pytest.mark.parametrize("page", [OWN_RULE, RELEVANCE], ids=["own_rule", "relevance"])
-def test_every_example_asserts_something(page):
-    assert all("assert" in block for block in blocks(page, "python")[1:])
+@pytest.mark.parametrize("name", ["relevance.md", "metrics.md"])
+def test_a_page_runs(name):
+    run((ROOT / "docs" / name).read_text(), name)
 
 
 @pytest.mark.parametrize(
-    "page", [OWN_RULE, JOURNEYS, RELEVANCE], ids=["own_rule", "journeys", "relevance"]
+    "examples",
+    [blocks(page, "python")[n:] for page, n in ((OWN_RULE, 1), (RELEVANCE, 1), (METRICS, 3))],
+    ids=["own_rule", "relevance", "metrics"],
+)
+def test_every_example_asserts_something(examples):
+    assert all("assert" in block for block in examples)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [OWN_RULE, JOURNEYS, RELEVANCE, METRICS],
+    ids=["own_rule", "journeys", "relevance", "metrics"],
 )
 def test_every_file_named_is_there(page):
     named = re.findall(r"`((?:[\w.]+/)*\w+\.(?:py|md))`", page)

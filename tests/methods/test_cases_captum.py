@@ -278,7 +278,9 @@ def value(case, key):
 
 CASES = [case for case in load("captum") if comparable(case)]
 QUADRATURE = [case for case in CASES if case["method"] == "quadrature"]
-SCORED = [case for case in CASES if case["method"] != "quadrature"]
+METRICS = ("infidelity", "sensitivity_max")
+MEASURED = [case for case in CASES if case["method"] in METRICS]
+SCORED = [case for case in CASES if case["method"] not in ("quadrature", *METRICS)]
 # Captum's convergence delta is Σ attributions − (f(x) − f(ref)); multipliers have none.
 WITH_DELTA = [
     case
@@ -327,3 +329,31 @@ def test_quadrature(case):
     moments = jxp.integrated_gradients(f, 0.0, steps=steps, quadrature=rule)(jnp.ones(2 * steps))
     weights, nodes = (array(case["captum_value"][k]) for k in ("step_sizes", "alphas"))
     assert_close(moments, weights @ nodes[:, None] ** power, case["tolerance"])
+
+
+def measured(case, x, others, index, ref, given):
+    """One example's infidelity of given scores, or the sensitivity of a method."""
+    f, options = scalar(case), case["options"]
+    if case["method"] == "infidelity":
+        apart = tuple(jnp.full((1, *v.shape), i) for v, i in zip(x, (0.0009, 0.0121), strict=True))
+        scale = "optimal" if options.get("normalize") else None
+        metric = jxp.infidelity(f, lambda *args: given, perturb=apart, scale=scale)
+    else:
+        steps = {"IG, 50 gausslegendre steps": jxp.integrated_gradients(f, ref, steps=50)}
+        explain = steps.get(options["explanation"], jxp.deeplift(f, ref))
+        apart = tuple(jnp.arange(-2.0, 1.0)[None] / 100 for _ in x)
+        metric = jxp.max_sensitivity(explain, radius=apart)
+    return metric(x, others, index)
+
+
+@pytest.mark.parametrize("case", MEASURED, ids=lambda case: case["id"])
+def test_metrics(case):
+    x, others = attributed(case)
+    ref, ref_axis = references(case, x)
+    if x[0].ndim != 2:  # three examples of one number each
+        x = tuple(v[:, None] for v in x)
+    index = target(case, len(x[0]))
+    given = case["options"].get("attributions")
+    given = None if given is None else tuple(array(a)[:, None] for a in given)
+    run = jax.vmap(lambda *args: measured(case, *args), in_axes=(0, 0, 0, ref_axis, 0))
+    assert_close(run(x, others, index, ref, given), case["captum_value"], 1e-5)

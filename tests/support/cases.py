@@ -16,34 +16,12 @@ import numpy as np
 TESTS = Path(__file__).parents[1]
 PAPERS = TESTS.parents[1] / "shared" / "papers"  # the papers' weights, beside the checkout if here
 
-# Numbers for methods yet to be written: by file and the start of a case's method, the public name.
-AWAITED = {
-    "captum": {"infidelity": "infidelity", "sensitivity_max": "max_sensitivity"},
-    "metrics": {
-        name: name
-        for name in """abpc agreement complexity comprehensiveness deletion faithfulness_correlation
-        infidelity insertion localisation_auc max_sensitivity monotonicity parameter_randomization
-        pointing_game relevance_mass relevance_rank sparseness sufficiency""".split()
-    },
-}
-
 
 @cache
-def load_all(name):
-    """The cases of one file, each metric's under `method` as in the other files."""
-    cases = json.loads((TESTS / "data" / "cases" / f"{name}.json").read_text())
-    return [{"method": case.get("metric")} | case for case in cases]
-
-
-def awaits(file, case):
-    """The public name that a case waits for, or None."""
-    awaited = AWAITED.get(file, {}).items()
-    return next((name for start, name in awaited if case["method"].startswith(start)), None)
-
-
 def load(file):
-    """The cases of one file that can run."""
-    return [case for case in load_all(file) if not awaits(file, case)]
+    """The cases of one file, each metric's under `method` as in the other files."""
+    cases = json.loads((TESTS / "data" / "cases" / f"{file}.json").read_text())
+    return [{"method": case.get("metric")} | case for case in cases]
 
 
 def array(value):

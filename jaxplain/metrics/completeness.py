@@ -47,4 +47,5 @@ def completeness_gap(
         total = sum((jnp.sum(c) for c in jax.tree.leaves(contributions)), jnp.zeros_like(y))
         return y - y0 - total
 
+    gap.direction = "0"  # type: ignore[attr-defined]
     return gap
