@@ -16,7 +16,6 @@ from tests.support.cases import (
     layernorm,
     llama,
     load,
-    load_all,
     residual_block,
     rmsnorm,
     sequential,
@@ -29,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 # are other rules than ours.
 OTHER_RULES = ("stabilizer clip", "no merge", "GammaRule", "Alpha1_Beta0")
 CASES = [c for c in load("relevance") if not any(r in c.get("rule", "") for r in OTHER_RULES)]
-BY_ID = {case["id"]: case for case in load_all("relevance")}
+BY_ID = {case["id"]: case for case in load("relevance")}
 
 OPERATIONS = {
     "softmax": jax.nn.softmax,
