@@ -14,7 +14,6 @@ import pytest
 from benchmarks import measure
 from benchmarks.peers import compare, report, task
 from benchmarks.peers.families import Member
-from tests.support.marks import some_slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,9 +108,8 @@ def test_what_the_allocator_keeps_does_not_hide_the_next_peak():
     assert len(run.stdout.split()) == 3
 
 
-@pytest.mark.parametrize(
-    "name", some_slow(["mlp", "lstm", "cnn", "bpnet", "vgg"], ["cnn", "bpnet", "vgg"])
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlp", "lstm", "cnn", "bpnet", "vgg"])
 def test_twins_agree_and_methods_run(name):
     pytest.importorskip("torch")
     one = task.make(name, 2, tiny=True)  # raises where outputs differ
