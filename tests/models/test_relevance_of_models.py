@@ -18,7 +18,8 @@ RULES = ("attn_lrp", "cp_lrp", "epsilon_plus_flat", "alpha_beta")
 
 
 IN_TURN = {name: RULES[i % len(RULES)] for i, name in enumerate(ZOO)}  # neighbours are alike
-PAIRS = {name: [rules] for name, rules in IN_TURN.items()} | dict.fromkeys(ARCHITECTURES, RULES[::2])
+PAIRS = {name: [rules] for name, rules in IN_TURN.items()}
+PAIRS |= dict.fromkeys(ARCHITECTURES, RULES[::2])
 
 
 @pytest.mark.slow
