@@ -145,6 +145,7 @@ def test_in_double_precision(case, x64):
     check(case, case["tolerance"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_in_single_precision(case):
     check(case, 2e-5)
