@@ -6,12 +6,13 @@ kind of the lifted values.  Which carries and outputs are lifted is what depends
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from jaxplain.surrogate import compat, primitives, walk
 from jaxplain.surrogate.errors import UnsupportedPrimitive
@@ -22,9 +23,16 @@ Walk = Callable[[Any, Sequence[Any]], list[Any]]
 
 
 def _again(
-    visit: Walk, lifted: type[Lifted], equation: Equation, operands: Sequence[Any]
+    visit: Walk,
+    lifted: type[Lifted],
+    equation: Equation,
+    operands: Sequence[Any],
+    unchanged: Sequence[int] = (),
 ) -> list[Any]:
-    """Any of them: the same equation, whose bodies carry lifted values."""
+    """Any of them: the same equation, whose bodies carry lifted values.
+
+    Outputs that are `unchanged` are the operands of a body, in whatever pass.
+    """
     traced = equation.origin[0]
     active = walk.reached(traced, _lifted(operands))
 
@@ -33,7 +41,7 @@ def _again(
     def body(jaxpr: ClosedJaxpr) -> walk.Body:
         def again(operands: Sequence[Any], extra: Any) -> Any:
             outputs = _uniform(lifted, visit(jaxpr, operands), active)
-            return _plain(lifted, outputs) if repeats else outputs, extra
+            return _plain(lifted, outputs, unchanged) if repeats else outputs, extra
 
         return again
 
@@ -45,11 +53,53 @@ def _scan(
 ) -> list[Any]:
     num_consts, num_carry = compat.scan_arity(equation.params)
     behind = num_consts + num_carry
+    consts, carry, xs = operands[:num_consts], operands[num_consts:behind], operands[behind:]
+    unchanged = _unchanged(equation.origin[0], num_consts, num_carry)
+    begins = [isinstance(v, Lifted) and v.begins for v in carry]
+    if any(b and i not in unchanged for i, b in enumerate(begins)) and equation.params["length"]:
+        return _first_step_apart(visit, lifted, equation, operands)
     active = walk.reached(equation.origin[0], _lifted(operands))
-    carry = _plain(lifted, _uniform(lifted, operands[num_consts:behind], active[:num_carry]))
-    return _again(
-        visit, lifted, equation, [*operands[:num_consts], *carry, *operands[behind:]]
-    )
+    carry = _plain(lifted, _uniform(lifted, carry, active[:num_carry]), unchanged)
+    return _again(visit, lifted, equation, [*consts, *carry, *xs], unchanged)
+
+
+def _unchanged(traced: JaxprEqn, num_consts: int, num_carry: int) -> list[int]:
+    """The carries that every step hands on as they are."""
+    jaxpr, _ = compat.open_jaxpr(walk.bodies(traced)[0])
+    carried = jaxpr.invars[num_consts : num_consts + num_carry]
+    return [i for i, (v, out) in enumerate(zip(carried, jaxpr.outvars, strict=False)) if v is out]
+
+
+def _first_step_apart(
+    visit: Walk, lifted: type[Lifted], equation: Equation, operands: Sequence[Any]
+) -> list[Any]:
+    """A scan whose first step meets what no other does: that step, and a scan of the others."""
+    num_consts, num_carry = compat.scan_arity(equation.params)
+    behind, length = num_consts + num_carry, equation.params["length"]
+    consts, xs = operands[:num_consts], operands[behind:]
+    backwards = equation.params["reverse"]
+    at, others = (-1, slice(None, -1)) if backwards else (0, slice(1, None))
+
+    def rows(which: Any) -> list[Any]:
+        return [jax.tree.map(lambda v: v[which], x) for x in xs]
+
+    traced = equation.origin[0]
+    (body,) = walk.bodies(traced)
+    active = walk.reached(traced, _lifted(operands))
+    first = _uniform(lifted, visit(body, [*operands[:behind], *rows(at)]), active)
+    carry, ys = first[:num_carry], _plain(lifted, first[num_carry:])
+    stacked = jax.tree.map(lambda v: v[None], ys)
+    if length == 1:
+        return [*carry, *stacked]
+    params = {**equation.params, "length": length - 1}
+    origin = (traced.replace(params={**traced.params, "length": length - 1}), *equation.origin[1:])
+    rest = dataclasses.replace(equation, params=params, origin=origin)
+    later = _scan(visit, lifted, rest, [*consts, *carry, *rows(others)])
+
+    def join(step: Any, steps: Any) -> Any:
+        return jnp.concatenate([steps, step] if backwards else [step, steps])
+
+    return [*later[:num_carry], *jax.tree.map(join, stacked, later[num_carry:])]
 
 
 def _cond(
@@ -116,9 +166,14 @@ def _uniform(lifted: type[Lifted], values: Sequence[Any], active: Sequence[bool]
     ]
 
 
-def _plain(lifted: type[Lifted], values: Sequence[Any]) -> list[Any]:
+def _plain(
+    lifted: type[Lifted], values: Sequence[Any], unchanged: Sequence[int] = ()
+) -> list[Any]:
     """The values as every pass through a body has them."""
-    return [lifted.plain(v) if isinstance(v, Lifted) else v for v in values]
+    return [
+        lifted.plain(v) if isinstance(v, Lifted) and i not in unchanged else v
+        for i, v in enumerate(values)
+    ]
 
 
 def _lifted(operands: Sequence[Any]) -> list[bool]:

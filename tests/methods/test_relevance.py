@@ -396,6 +396,56 @@ def test_scanned_layers_are_layers(rules):
     assert streams.shape == (LAYERS, *X.shape)
 
 
+def _layer(c, u=0.0):
+    return jax.nn.relu(c @ jnp.cos(jnp.arange(16.0)).reshape(4, 4) + u)
+
+
+def _outputs(x, *, reverse):
+    """A carry that begins at the input, one that is it throughout, and what the steps give."""
+    def step(carry, u):
+        c, kept = carry
+        return (_layer(c, u), kept), _layer(kept, u)
+
+    us = jnp.sin(jnp.arange(12.0)).reshape(3, 4)
+    (c, kept), ys = lax.scan(step, (x, x), us, reverse=reverse)
+    return readout(c) + readout(_layer(kept)) + readout(ys)
+
+
+def _outputs_written_out(x, *, reverse):
+    us, c, ys = jnp.sin(jnp.arange(12.0)).reshape(3, 4), x, [None] * 3
+    for i in (2, 1, 0) if reverse else (0, 1, 2):
+        c, ys[i] = _layer(c, us[i]), _layer(x, us[i])
+    return readout(c) + readout(_layer(x)) + readout(jnp.stack(ys))
+
+
+IN_LOOPS = {  # a scan, and the same step by step
+    "carry": (partial(_outputs, reverse=False), partial(_outputs_written_out, reverse=False)),
+    "reversed": (partial(_outputs, reverse=True), partial(_outputs_written_out, reverse=True)),
+    "one step": (
+        lambda x: readout(lax.scan(lambda c, _: (_layer(c), None), x, None, length=1)[0]),
+        lambda x: readout(_layer(x)),
+    ),
+    "rows": (
+        lambda x: readout(lax.map(_layer, jnp.outer(jnp.ones(3), x).reshape(3, 4))),
+        lambda x: readout(jnp.stack([_layer(row) for row in jnp.outer(jnp.ones(3), x)])),
+    ),
+    "pieces": (
+        lambda x: readout(_layer(x.reshape(2, 2).repeat(2, 1)[0])),
+        lambda x: readout(_layer(jnp.split(x.reshape(2, 2).repeat(2, 1), 2)[0][0])),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rules", ["w_square", "flat", "epsilon_plus_flat", "zplus"])
+@pytest.mark.parametrize("name", IN_LOOPS)
+def test_a_loop_meets_the_first_layer_in_its_first_step(name, rules, x64):
+    looped, written = IN_LOOPS[name]
+    x = jnp.array([0.7, -1.2, 0.0, 0.4])  # what a rule gives to a zero it gives in a first layer
+    ours, own = (jxp.lrp(f, rules=rules)(x) for f in (looped, written))
+    assert abs(own).max() > 1e-2
+    close(ours, own, atol=1e-9)
+
+
 def decoder(p, cached):
     """The last token's logit by causal attention: all at once, or token by token with a cache."""
 

@@ -116,6 +116,7 @@ class Relevances:
         found = found.register(primitives.group("elementwise"), self.elementwise, waiting=True)
         found = found.register(compat.resolve(["add_any"]), self.elementwise, waiting=True)
         found = found.register(primitives.where(lambda f: f.moves), moved, waiting=True)
+        found = found.register(compat.resolve(["split", "unstack"]), divided)
         sums = compat.resolve(["reduce_sum", "reduce_window_sum", "cumsum"])
         found = found.register(sums, self.summed)
         for pattern in (patterns.softmax, patterns.log_softmax, patterns.logsumexp):
@@ -343,6 +344,15 @@ def moved(equation: Equation, *operands: Any) -> list[Any]:
     if not isinstance(operand, Relevant):
         return equation.bind(operand, *rest)
     return [operand.through(lambda v: equation.function(v, *rest), operand.hints)]
+
+
+def divided(equation: Equation, operand: Any) -> list[Any]:
+    """A value in pieces, each of which is the input if it is."""
+    if not isinstance(operand, Relevant):
+        return equation.bind(operand)
+    count = len(equation.outputs)
+    pieces = (lambda v, i=i: equation.bind(v)[i] for i in range(count))
+    return [operand.through(piece, operand.hints) for piece in pieces]
 
 
 def _moves_all(equation: Equation) -> bool:

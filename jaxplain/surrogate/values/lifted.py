@@ -66,6 +66,11 @@ class Lifted:
         return output
 
     @property
+    def begins(self) -> bool:
+        """Whether what meets it first has a rule of its own, so that no loop may carry it on."""
+        return False
+
+    @property
     def dtype(self) -> Any:
         """The array's type."""
         return jnp.result_type(self.value)

@@ -83,6 +83,11 @@ class Relevant(Lifted):
         """The value that it is an elementwise function of."""
         return self
 
+    @property
+    def begins(self) -> bool:
+        """Whether a first layer is yet to come."""
+        return self.entry is not None
+
     def through(self, move: Callable[[Any], Any], hints: Hints) -> Relevant:
         """After an equation that moves elements, or casts them."""
         entry, below = (None if v is None else move(v) for v in (self.entry, self.below))
