@@ -69,7 +69,7 @@ SPELLINGS = {
         lambda i: jnp.einsum("sv,vd->sd", jnp.where(i[:, None] == jnp.arange(7), 1.0, 0.0), TABLE),
         ROWS,
     ),
-    "along an axis": (lambda i: jnp.take_along_axis(TABLE, i[:, None] + jnp.zeros(3, int), 0), ROWS),
+    "along an axis": (lambda i: jnp.take_along_axis(TABLE, i[:, None] + 0 * CODES[:3], 0), ROWS),
     "other codes": (lambda i: TABLE[CODES[i]] @ W, TABLE[CODES[IDS]]),
     "clipped": (lambda i: TABLE[jnp.clip(i, 0, 3).astype("int8")] @ W, TABLE[jnp.clip(IDS, 0, 3)]),
     "turned round": (lambda i: TABLE[i[::-1]] @ W, ROWS[::-1]),
