@@ -4,6 +4,7 @@ import importlib as _importlib
 
 from jaxplain import datasets as datasets
 from jaxplain import genomics as genomics
+from jaxplain import lm as lm
 from jaxplain import metrics as metrics
 from jaxplain import references as references
 from jaxplain import rules as rules
