@@ -36,9 +36,9 @@ LEARNED = 0.9  # of answers right: a model that guesses has no reasons to be fou
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=options.positive, help="default: 5; quick: 1")
     parser.add_argument(
-        "--examples", type=options.positive, help="of a task; default: 60; quick: 8"
+        "--examples", type=options.positive, help="of a task; default: 40; quick: 8"
     )
-    parser.add_argument("--steps", type=options.positive, help="default: 4000; quick: 300")
+    parser.add_argument("--steps", type=options.positive, help="default: 3000; quick: 300")
 
 
 # Tasks: prompts (n, LENGTH), answers (n,), and which tokens decide, the first of them above all.
@@ -286,6 +286,11 @@ def judged(scores: np.ndarray, decides: np.ndarray) -> np.ndarray:
     return np.stack([np.asarray(f, float) for f in found], 1)
 
 
+def means(values: np.ndarray) -> list[float]:
+    """Over examples; a mass has no value where no score is positive."""
+    return np.nanmean(values, 0).tolist()
+
+
 # Programs of (params, prompts, answers, keys).
 
 
@@ -352,8 +357,8 @@ def run(seeds: int, examples: int, steps: int, progress: bool) -> Json:
             for i, task in enumerate(TASKS):
                 part = slice(i * examples, (i + 1) * examples)
                 cell["scores"].setdefault(task, {})[name] = {
-                    "signed": judged(scores[part], every.decides[part]).mean(0).tolist(),
-                    "absolute": judged(np.abs(scores[part]), every.decides[part]).mean(0).tolist(),
+                    "signed": means(judged(scores[part], every.decides[part])),
+                    "absolute": means(judged(np.abs(scores[part]), every.decides[part])),
                 }
             total.update()
         some = Examples(*(part[:: max(len(part) // 24, 1)] for part in every))
@@ -373,7 +378,7 @@ def run(seeds: int, examples: int, steps: int, progress: bool) -> Json:
 
 
 def measure_all(args: argparse.Namespace) -> Json:
-    seeds, examples, steps = (1, 8, 300) if args.quick else (5, 60, 4000)
+    seeds, examples, steps = (1, 8, 300) if args.quick else (5, 40, 3000)
     return run(args.seeds or seeds, args.examples or examples, args.steps or steps, not args.quiet)
 
 
@@ -395,7 +400,7 @@ def cube(results: Json, sign: str) -> np.ndarray:
 
 def scores_table(results: Json, sign: str) -> str:
     values = cube(results, sign)
-    mean, spread = values.mean((0, 1)), values.mean(1).std(0)
+    mean, spread = np.nanmean(values, (0, 1)), np.nanmean(values, 1).std(0)
     rows = [["method", *METRICS, "forward + backward passes"]]
     best = mean.max(0)
     for i, (name, way) in enumerate(WAYS.items()):
@@ -436,7 +441,7 @@ def who_wins(results: Json) -> str:
     """A plain statement, from the numbers."""
     lines = []
     for sign in ("signed", "absolute"):
-        mean = cube(results, sign).mean((0, 1))
+        mean = np.nanmean(cube(results, sign), (0, 1))
         for metric, column in zip(METRICS, mean.T, strict=True):
             order = np.argsort(-column)
             top = [list(WAYS)[i] for i in order if column[i] >= column[order[0]] - 0.005]
@@ -458,7 +463,7 @@ def page(results: Json, drawing: str) -> str:
         "# Which tokens decided",
         f"{report.environment_line(results['environment'])} `python -m benchmarks language`.",
         f"Transformers of {LAYERS} layers and width {WIDTH} with short convolutions, "
-        f"{settings['seeds']} seeds, each trained for {settings['steps']} steps on four tasks whose "
+        f"{settings['seeds']} seeds, each trained for {settings['steps']} steps on tasks whose "
         f"deciding tokens are known; {settings['examples']} answered examples of each task. A "
         "method scores the prompt's tokens for log p of the answer (relevance for its logit).",
         accuracy_line(results),
