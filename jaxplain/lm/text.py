@@ -52,6 +52,7 @@ def units(
     kind: str | Sequence[Span] = "sentence",
     *,
     messages: Sequence[Mapping[str, str]] | None = None,
+    special: Any = None,
 ) -> Units:
     r"""Words, sentences, spans or messages of a text, as groups of tokens for `jaxplain.lm.cite`.
 
@@ -68,6 +69,8 @@ def units(
       messages: the chat that a template made the text of, [{"role": …, "content": …}, …]: units lie
         inside contents, which are found in their order, and know their role; all that the template
         put around them is no player's.
+      special: a mask (tokens,) of special tokens that stand in the text (tokenizers'
+        `encoding.special_tokens_mask`): no player's either, and units end before them.
 
     Returns:
       `Units`: `.labels` (tokens,) and the units' `.spans`, `.texts`, `.roles`; `.fixed` lists the
@@ -89,7 +92,8 @@ def units(
     if not isinstance(text, str):
         raise TypeError(f"text must be a string, and is a {type(text).__name__}")
     pairs = _offsets(offsets, text)
-    parts = _contents(text, messages)
+    marked = _marked(special, len(pairs))
+    parts = _around(_contents(text, messages), pairs[marked])
     if isinstance(kind, str):
         if kind not in _KINDS or (kind == "message" and messages is None):
             known = ", ".join(map(repr, _KINDS))
@@ -103,7 +107,7 @@ def units(
         ]
     else:
         found = [(span, _role(span, parts)) for span in _spans(kind, text)]
-    return _grouped(text, pairs, found)
+    return _grouped(text, np.where(marked[:, None], 0, pairs), found)
 
 
 def _offsets(offsets: Any, text: str) -> np.ndarray:
@@ -152,6 +156,29 @@ def _contents(
         behind = start + len(content)
         found.append(((start, behind), message["role"]))
     return found
+
+
+def _marked(special: Any, count: int) -> np.ndarray:
+    mask = np.zeros(count, bool) if special is None else np.asarray(special).astype(bool)
+    if mask.shape != (count,):
+        raise ValueError(f"special is a mask of the {count} tokens, and has the shape {mask.shape}")
+    return mask
+
+
+def _around(
+    parts: list[tuple[Span, str | None]], spans: np.ndarray
+) -> list[tuple[Span, str | None]]:
+    """What is left of parts of a text without some spans."""
+    for begin, end in spans[spans[:, 0] < spans[:, 1]].tolist():
+        parts = [
+            (piece, role)
+            for (start, stop), role in parts
+            for piece in (
+                [(start, stop)] if end <= start or stop <= begin else [(start, begin), (end, stop)]
+            )
+            if piece[0] < piece[1]
+        ]
+    return parts
 
 
 def _role(span: Span, parts: list[tuple[Span, str | None]]) -> str | None:

@@ -120,17 +120,18 @@ def _letter(ax: Any) -> tuple[float, float]:
 _WIDEST = 0.635  # of a letter's height
 
 
-# Colours of its own, for pages that are dark.
+# The reader's scheme, light or dark; older browsers, which can't ask for it, get a light box.
 _BOX = (
-    "background: #fff; color: #000; padding: 0.5em; line-height: 2; font-family: monospace; "
-    "white-space: pre-wrap; overflow-wrap: anywhere"
+    "color-scheme: light dark; background: #fff; color: #000; "
+    "background: light-dark(#fff, #16181c); color: light-dark(#000, #f2f2f2); padding: 0.5em; "
+    "line-height: 2; font-family: monospace; white-space: pre-wrap; overflow-wrap: anywhere"
 )
-_TITLE = "color: #555; font-family: sans-serif; font-size: 90%; line-height: 1.4"
+_TITLE = "opacity: 0.7; font-family: sans-serif; font-size: 90%; line-height: 1.4"
 
 
 def _legend(limit: float) -> str:
     """The colours from the strongest against to the strongest for, with their numbers."""
-    shade = f"linear-gradient(to right, {AGAINST}{_opaque(1)}, #fff, {FOR}{_opaque(1)})"
+    shade = f"linear-gradient(to right, {AGAINST}{_opaque(1)}, transparent, {FOR}{_opaque(1)})"
     strip = (
         f"display: inline-block; width: 8em; height: 0.8em; margin: 0 0.5em; background: {shade}"
     )

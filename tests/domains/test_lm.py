@@ -282,8 +282,10 @@ def test_sentences_and_words_of_a_chat():
     assert words.texts[:4] == ("Dr.", "No", "paid", "3.5")
     whole = jxp.lm.units(CHAT, pieces, "message", messages=messages)
     assert whole.texts == (messages[0]["content"],)
+    mask = [piece.startswith("<|") for piece in text_of]
+    assert jxp.lm.units(CHAT, pieces, "word", special=mask).texts[-1] == "why!"
     own = jxp.lm.units(CHAT, pieces, [(8, 14), (32, 36)])
-    assert own.texts == ("Dr. No", "Who?"[:0] + CHAT[32:36]) and own.roles == (None, None)
+    assert own.texts == ("Dr. No", CHAT[32:36]) and own.roles == (None, None)
     assert jxp.lm.units("好。不好！", [(0, 2), (2, 5)]).texts == ("好。", "不好！")
 
 
