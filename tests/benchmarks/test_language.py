@@ -63,9 +63,3 @@ def test_metrics_of_scores_that_know_the_answer():
     perfect = language.judged(np.array([[0.0, 1, 2, -1, 1]]), decides)
     np.testing.assert_allclose(perfect[0], [1, 1, 1, 1])
     assert language.judged(np.array([[9.0, 1, 2, 0, 1]]), decides)[0, 2] == 0
-
-
-@pytest.mark.slow
-def test_training_learns():
-    _, right = language.train(0, 600)
-    assert right["recall"] > 0.3

@@ -118,6 +118,7 @@ def test_references():
     np.testing.assert_allclose(several.scores, mean, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_methods_that_only_evaluate_have_tokens_as_players():
     found = jxp.lm.explain(jxp.shapley_values, bag, PROMPT, RESPONSE[:2], ref=0)
     assert abs(found.gap).max() < 1e-5
@@ -239,6 +240,7 @@ def test_citations_are_shapley_values_of_masked_runs():
     )
 
 
+@pytest.mark.slow
 def test_citations_are_drawn_with_a_key():
     """Six players in 16 runs, on either side of the program the same ones."""
     prompt = [1, *range(2, 8)]
