@@ -79,19 +79,22 @@ def finite(slope: Any, value: Any, reference: Any, delta: Any, lost: Any) -> Any
     An end that counts as infinite has its quotient too, by its stand-in. So has the chain where it
     is `lost`, by an infinite number on the way, to whose stand-in no closed form leads.
     """
-    value, reference = value.astype(delta.dtype), reference.astype(delta.dtype)
     known = jnp.isfinite(slope) & ~(is_infinite(value) | is_infinite(reference))
     known &= (delta == 0) | ~lost
-    return _unless(known, slope, value, reference, delta)
+    y, y0 = (stand_in(end).astype(delta.dtype) for end in (value, reference))
+    return _unless(known, slope, y, y0, delta)
 
 
 def change(x: Any, x0: Any) -> Any:
-    """x - x0 of a root, in float32 at least: a chain of half precision is rounded at its end."""
+    """x - x0 of a root, in float32 at least: a chain of half precision is rounded at its end.
+
+    What counts as infinite does so in the root's own precision.
+    """
     wide = jnp.promote_types(jnp.result_type(x0), jnp.float32)
-    return difference(x.astype(wide), x0.astype(wide))
+    return stand_in(x).astype(wide) - stand_in(x0).astype(wide)
 
 
-NO_NUMBER = -1e4  # unlike any other that comes up
+NO_NUMBER = -1e4  # finite in every dtype, and hardly the other end: its Δ must not be 0
 
 
 def seen(array: Any) -> Any:
@@ -133,8 +136,9 @@ def is_infinite(array: Any) -> Any:
 
 
 def largest(array: Any) -> float:
-    """What is larger counts as infinite."""
-    return float(jnp.finfo(jnp.result_type(array)).max) / 4
+    """What is larger counts as infinite; of float16, whose numbers go no further, ∞ alone."""
+    most = float(jnp.finfo(jnp.result_type(array)).max)
+    return most / 4 if most > _INFINITE else most
 
 
 def _unless(holds: Any, slope: Any, y: Any, y0: Any, delta: Any) -> Any:

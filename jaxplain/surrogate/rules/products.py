@@ -330,8 +330,13 @@ def haste(sizes: Sequence[Any], sizes0: Sequence[Any], moves: Sequence[Any], i: 
 
 
 def _beyond(large: Any, small: Any) -> Any:
-    """0 up to a ratio of `_FAR`, 1 from `_TOO_FAR` on, and smooth between."""
-    span = _TOO_FAR - _FAR
-    ratio = large / (span * small + float(jnp.finfo(large.dtype).tiny))
-    u = jnp.clip(ratio - _FAR / span, 0, 1)
+    """0 up to a ratio of `_FAR`, 1 from `_TOO_FAR` on, and smooth between.
+
+    No ratio is taken elsewhere: 0/0 and what overflows have no slope.
+    """
+    between = (large > _FAR * small) & (large < _TOO_FAR * small)
+    between &= small > float(jnp.finfo(large.dtype).tiny)
+    ratio = jnp.where(between, large, _FAR) / jnp.where(between, small, 1)
+    beyond = (large >= _TOO_FAR * small) & (large > 0)
+    u = jnp.where(between, (ratio - _FAR) / (_TOO_FAR - _FAR), beyond.astype(large.dtype))
     return u * u * (3 - 2 * u)
