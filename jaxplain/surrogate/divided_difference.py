@@ -10,12 +10,15 @@ every rule is complete to the rounding of y: slope · Δx = y - y0.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxplain.surrogate.program import Equation
 
@@ -72,26 +75,18 @@ def slope(step: Step) -> Slope:
     return _smooth(step)
 
 
-def finite(slope: Any, value: Any, reference: Any, delta: Any, lost: Any) -> Any:
+def finite(slope: Any, value: Any, reference: Any, delta: Any, way: Sequence[Any]) -> Any:
     """The slope of a whole chain; its quotient, or 0 at Δ = 0, where an equation's is not finite.
 
     That is where one of them overflows, or where it has no derivative: the root of a 0 that stays.
     An end that counts as infinite has its quotient too, by its stand-in. So has the chain where it
-    is `lost`, by an infinite number on the way, to whose stand-in no closed form leads.
+    loses its `way`, by an infinite number on it, to whose stand-in no closed form leads.
     """
-    known = jnp.isfinite(slope) & ~(is_infinite(value) | is_infinite(reference))
-    known &= (delta == 0) | ~lost
-    y, y0 = (stand_in(end).astype(delta.dtype) for end in (value, reference))
-    return _unless(known, slope, y, y0, delta)
-
-
-def change(x: Any, x0: Any) -> Any:
-    """x - x0 of a root, in float32 at least: a chain of half precision is rounded at its end.
-
-    What counts as infinite does so in the root's own precision.
-    """
-    wide = jnp.promote_types(jnp.result_type(x0), jnp.float32)
-    return stand_in(x).astype(wide) - stand_in(x0).astype(wide)
+    still = delta == 0
+    known = jnp.isfinite(slope) & ordinary(value, reference) & (still | ordinary(*way))
+    divisor = jnp.where(known | still, jnp.ones_like(delta), delta)
+    quotient = change(value, reference).astype(delta.dtype) / divisor
+    return jnp.where(known, slope, jnp.where(still, jnp.zeros_like(quotient), quotient))
 
 
 NO_NUMBER = -1e4  # finite in every dtype, and hardly the other end: its Δ must not be 0
@@ -102,12 +97,30 @@ def seen(array: Any) -> Any:
 
     Whoever makes it and whoever discards it then mean the same change.
     """
-    return jnp.where(jnp.isnan(array), NO_NUMBER, array)
+    return jnp.where(jnp.isnan(array), jnp.full_like(array, NO_NUMBER), array)
 
 
 def difference(u: Any, u0: Any) -> Any:
     """u - u0, where infinite numbers are replaced by their `stand_in`: equal ones differ by 0."""
-    return stand_in(u) - stand_in(u0)
+    if jnp.issubdtype(jnp.result_type(u), jnp.complexfloating):
+        return stand_in(u) - stand_in(u0)
+    return _difference(u, u0, jnp.result_type(u))
+
+
+def change(x: Any, x0: Any) -> Any:
+    """`difference` in float32 at least: a chain of half precision is rounded at its end.
+
+    What counts as infinite does so in the numbers' own precision.
+    """
+    return _difference(x, x0, jnp.promote_types(jnp.result_type(x0), jnp.float32))
+
+
+def _difference(u: Any, u0: Any, dtype: Any) -> Any:
+    """Where it is no larger than that of two ordinary numbers, none of them need be looked at."""
+    delta = u.astype(dtype) - u0.astype(dtype)
+    most = min(2 * largest(u), float(jnp.finfo(dtype).max))
+    clipped = _clipped(u).astype(dtype) - _clipped(u0).astype(dtype)
+    return jnp.where(jnp.abs(delta) <= most, delta, clipped)
 
 
 # So large that no sum with it tells it from ∞, and so small that neither its inverse nor its
@@ -122,17 +135,30 @@ def stand_in(array: Any) -> Any:
     maximum) by something finite: the multiplier is their quotient, and its product with the change
     what it was.
     """
-    most = min(_INFINITE, largest(array) / 2)
     if jnp.issubdtype(jnp.result_type(array), jnp.complexfloating):
-        infinite = jnp.sign(array) * most
+        clipped = jnp.sign(array) * infinite(array)
     else:
-        infinite = jnp.clip(array, -most, most)
-    return jnp.where(jnp.abs(array) <= largest(array), array, infinite)
+        clipped = _clipped(array)
+    return jnp.where(jnp.abs(array) <= largest(array), array, clipped)
 
 
-def is_infinite(array: Any) -> Any:
-    """Where a number counts as infinite; nan does."""
-    return ~(jnp.abs(array) <= largest(array))
+def _clipped(array: Any) -> Any:
+    most = np.asarray(infinite(array), jnp.result_type(array))
+    return jax.lax.clamp(-most, array, most)
+
+
+def infinite(array: Any) -> float:
+    """The stand-in for ∞, of the sign that it has."""
+    return min(_INFINITE, largest(array) / 2)
+
+
+def ordinary(*arrays: Any) -> Any:
+    """Where none of them counts as infinite, nor is nan; by the largest of each dtype."""
+    alike: dict[Any, Any] = {}
+    for array in arrays:
+        size, dtype = jnp.abs(array), jnp.result_type(array)
+        alike[dtype] = jnp.maximum(alike[dtype], size) if dtype in alike else size
+    return functools.reduce(operator.and_, (size <= largest(size) for size in alike.values()))
 
 
 def largest(array: Any) -> float:

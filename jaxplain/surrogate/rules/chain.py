@@ -8,13 +8,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxplain.surrogate import divided_difference
 from jaxplain.surrogate.backward import scaled
 from jaxplain.surrogate.errors import UnsupportedPrimitive
 from jaxplain.surrogate.program import Equation
-from jaxplain.surrogate.values.pair import Pair, is_real
+from jaxplain.surrogate.values.pair import Pair, Paired, is_real
 from jaxplain.surrogate.values.region import Expression, Region, zip_by_id
 
 _MASK = 1e8  # times the size of both ends: larger corners are masked numbers
@@ -47,11 +48,21 @@ def chain(expression: Expression) -> Any:
 def is_tame(expression: Expression) -> bool:
     """Whether its slopes are finite, so that nothing need guard against them."""
 
-    def tame(equation: Equation) -> bool:
-        positive = equation.primitive.name == "integer_pow" and equation.params["y"] >= 0
-        return positive or equation.facts.tame
+    def tame(node: Region) -> bool:
+        name = node.equation.primitive.name
+        if name == "integer_pow":
+            return node.equation.params["y"] >= 0
+        if name == "div":
+            return _is_number(node.operands[1])
+        return node.equation.facts.tame
 
-    return all(tame(node.equation) for node in expression.nodes)
+    return all(map(tame, expression.nodes))
+
+
+def _is_number(operand: Any) -> bool:
+    """A number that the program names, and not 0."""
+    known = not isinstance(operand, (Paired, jax.core.Tracer))
+    return known and jnp.ndim(operand) == 0 and operand != 0
 
 
 def slope(expression: Expression, value: Any, reference: Any, constants: Any) -> Any:
@@ -110,9 +121,8 @@ def _valued_slope(
     found = jnp.broadcast_to(found, delta.shape)
     if tame:
         return result, found
-    lost = functools.reduce(jnp.logical_or, map(divided_difference.is_infinite, on_the_way))
     reference = known[id(expression.output)]
-    return result, divided_difference.finite(found, result, reference, delta, lost)
+    return result, divided_difference.finite(found, result, reference, delta, on_the_way)
 
 
 def shapley(expression: Expression) -> Any:
