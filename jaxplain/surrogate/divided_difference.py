@@ -26,6 +26,29 @@ Slope = Any  # None: constant, or not a real number, so that nothing flows throu
 
 
 @dataclasses.dataclass(frozen=True)
+class Root:
+    """What a chain begins with, at both ends."""
+
+    value: Any
+    reference: Any
+
+    @functools.cached_property
+    def delta(self) -> Any:
+        """x - x0, where somebody asks: a closed form need not."""
+        return change(self.value, self.reference)
+
+    @functools.cached_property
+    def one(self) -> Any:
+        """Its own slope."""
+        return jnp.ones_like(self.value, _wide(self.value))
+
+    @property
+    def zero(self) -> Any:
+        """The slope of what stands still."""
+        return jnp.zeros_like(self.value, _wide(self.value))
+
+
+@dataclasses.dataclass(frozen=True)
 class Step:
     """One equation of a chain at both ends, with its operands' slopes."""
 
@@ -35,7 +58,12 @@ class Step:
     slopes: Sequence[Slope]
     value: Any
     reference: Any
-    delta: Any  # x - x0 at the root
+    root: Root
+
+    @property
+    def delta(self) -> Any:
+        """x - x0 at the root."""
+        return self.root.delta
 
     @property
     def secant(self) -> Any:
@@ -71,7 +99,8 @@ def slope(step: Step) -> Slope:
         return _STRUCTURAL[name](step)
     if name in _UNARY and len(step.slopes) == 1:
         (u,), (u0,), (s,) = step.values, step.references, step.slopes
-        return _UNARY[name](u, u0, step.value, step.reference) * s
+        own = _UNARY[name](u, u0, step.value, step.reference)
+        return own if s is step.root.one else own * s
     return _smooth(step)
 
 
@@ -112,7 +141,11 @@ def change(x: Any, x0: Any) -> Any:
 
     What counts as infinite does so in the numbers' own precision.
     """
-    return _difference(x, x0, jnp.promote_types(jnp.result_type(x0), jnp.float32))
+    return _difference(x, x0, _wide(x0))
+
+
+def _wide(array: Any) -> Any:
+    return jnp.promote_types(jnp.result_type(array), jnp.float32)
 
 
 def _difference(u: Any, u0: Any, dtype: Any) -> Any:
@@ -187,7 +220,7 @@ def _widened(step: Step) -> Step:
     def widen(value: Any) -> Any:
         if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             return value
-        return kept.setdefault(id(value), jnp.asarray(value).astype(step.delta.dtype))
+        return kept.setdefault(id(value), jnp.asarray(value).astype(_wide(step.root.value)))
 
     return dataclasses.replace(
         step,
@@ -213,9 +246,9 @@ def _smooth(step: Step) -> Any:
     if len(step.active) > 1:
         return _chosen(step)
     (i,) = step.active
-    delta = difference(step.values[i], step.references[i])
-    slopes = [jnp.ones_like(delta) if j == i else None for j in range(len(step.slopes))]
-    return _chosen(dataclasses.replace(step, slopes=slopes, delta=delta)) * step.slopes[i]
+    root = Root(step.values[i], step.references[i])
+    slopes = [root.one if j == i else None for j in range(len(step.slopes))]
+    return _chosen(dataclasses.replace(step, slopes=slopes, root=root)) * step.slopes[i]
 
 
 def _chosen(step: Step) -> Any:
@@ -324,10 +357,10 @@ def _sum(step: Step, sign: int = 1) -> Any:
 def _select(step: Step) -> Any:
     """The chosen case's slope where both ends choose the same one, the secant where they do not."""
     which, which0 = step.values[0], step.references[0]
-    cases = [jnp.zeros_like(step.delta) if s is None else s for s in step.slopes[1:]]
+    cases = [step.root.zero if s is None else s for s in step.slopes[1:]]
     if all(s is None for s in step.slopes[1:]) and which is which0:
         return None
-    cases = [jnp.broadcast_to(s, step.delta.shape) for s in cases]
+    cases = [jnp.broadcast_to(s, step.root.one.shape) for s in cases]
     chosen = jax.lax.select_n(which, *cases)
     return chosen if which is which0 else step.unless(which == which0, chosen)
 
@@ -338,7 +371,7 @@ def _extremum(step: Step, sign: int) -> Any:
     Where another wins than at the reference, Δy lies between both operands' changes.
     """
     (u, v), (u0, v0) = step.values, step.references
-    su, sv = (jnp.zeros_like(step.delta) if s is None else s for s in step.slopes)
+    su, sv = (step.root.zero if s is None else s for s in step.slopes)
     first, first0 = (u > v, u0 > v0) if sign > 0 else (u < v, u0 < v0)
     winner = jnp.where(first, su, sv)
     if not _in_relu(step.equation):
@@ -357,7 +390,7 @@ def _in_relu(equation: Equation) -> bool:
 
 def _clamp(step: Step) -> Any:
     """The slope of what is chosen at both ends; the quotient where that is not the same."""
-    slopes = [jnp.zeros_like(step.delta) if s is None else s for s in step.slopes]
+    slopes = [step.root.zero if s is None else s for s in step.slopes]
     which, which0 = (
         jnp.where(u < low, 0, jnp.where(u > high, 2, 1))
         for low, u, high in (step.values, step.references)
@@ -370,7 +403,7 @@ def _rem(step: Step) -> Any:
     """u - qv with q = trunc(u/v) the same at both ends; the quotient where it is not."""
     ends = (step.values, step.value), (step.references, step.reference)
     q, q0 = (jnp.round((u - y) / v) for (u, v), y in ends)
-    su, sv = (jnp.zeros_like(step.delta) if s is None else s for s in step.slopes)
+    su, sv = (step.root.zero if s is None else s for s in step.slopes)
     return step.unless(q == q0, su - q * sv)
 
 
@@ -378,7 +411,7 @@ def _atan2(step: Step) -> Any:
     """The angle between (u, v) and (u0, v0): its tangent is (ΔuV - ΔvU)/(uu0 + vv0), U and V the
     means, every length in units of its end's.  The quotient where it is large, or leaps by 2π."""
     (u, v), (u0, v0) = step.values, step.references
-    su, sv = (jnp.zeros_like(step.delta) if s is None else s for s in step.slopes)
+    su, sv = (step.root.zero if s is None else s for s in step.slopes)
     n, n0 = (jnp.maximum(jnp.abs(a), jnp.abs(b)) for a, b in ((u, v), (u0, v0)))
     # By inverses, for XLA divides a quotient by a product, which may overflow.
     unit, unit0 = 1 / jnp.where(n == 0, 1, n), 1 / jnp.where(n0 == 0, 1, n0)

@@ -59,13 +59,10 @@ def _contracted(
 
 def order(equation: Equation, active: Sequence[Any], references: Sequence[Any]) -> Any:
     """The haste of the first operand beside the second, of each item."""
-    sizes, sizes0, moves = [], [], []
-    for i, (v, v0) in enumerate(zip(active, references, strict=True)):
-        axes = range(_items(equation, i), v.ndim)  # all of an item
-        for kept, array in ((sizes, v), (sizes0, v0), (moves, v - v0)):
-            kept.append(total_size(array, tuple(axes)))
+    axes = [tuple(range(_items(equation, i), v.ndim)) for i, v in enumerate(active)]
+    moved = [v - v0 for v, v0 in zip(active, references, strict=True)]
+    sizes, sizes0, moves = (list(map(total_size, end, axes)) for end in (active, references, moved))
     return haste(sizes, sizes0, moves, 0)
-
 
 
 def _elementwise(

@@ -192,7 +192,8 @@ def pair_haste(
     axes = max((factor.repeated for factor in factors), key=len)
     if not axes:
         return own_haste(values, references, 0)
-    sizes, sizes0 = ([total_size(v, axes, keepdims=True) for v in end] for end in (values, references))
+    size = functools.partial(total_size, axes=axes, keepdims=True)
+    sizes, sizes0 = list(map(size, values)), list(map(size, references))
     moves = [size + size0 for size, size0 in zip(sizes, sizes0, strict=True)]  # at most
     return haste(sizes, sizes0, moves, 0)
 
