@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -55,7 +55,13 @@ class Store:
         import tensorstore as ts
 
         spec = {"driver": "zarr3", "kvstore": _spec(self.path, name), **_KEPT}
-        return ts.open(spec, open=True).result()
+        try:
+            return ts.open(spec, open=True).result()
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path} lacks its array {name!r}: a run is only just making it, or the same "
+                f"call again makes it.\n{error}"
+            ) from None
 
     @property
     def blocks(self) -> int:
@@ -206,14 +212,11 @@ def create(path: str, held: Json) -> bool:
     return there is None and _write_group(path, "", held, generation)
 
 
-def record(path: str, accepted: list[Json]) -> None:
-    """Adds what was accepted to the group's attributes."""
+def change(path: str, changed: Callable[[Json], Json]) -> None:
+    """Changes the group's attributes, whoever else does so at the same time."""
     while True:
         held, generation = _attributes(path)
-        news = [row for row in accepted if row not in held["accepted"]]
-        if not news:
-            return
-        if _write_group(path, "", {**held, "accepted": held["accepted"] + news}, generation):
+        if changed(held) == held or _write_group(path, "", changed(held), generation):
             return
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxplain._types import Array, Function, Key, Tree
 from jaxplain.stream.status import GAP, NONFINITE, OK
+from jaxplain.stream.tracing import Traced, kind_of
 
 Results = dict[str, Tree]  # contributions, gap, prediction, status; with examples in front
 _WORD = 2**32
@@ -47,63 +47,59 @@ class Program:
         count: int,
         mesh: Mesh | None,
     ):
-        # A jitted function's own, which is traced here whether it was traced before or not.
-        self._explain = getattr(explain, "__wrapped__", explain) if _is_jitted(explain) else explain
-        self._predict, self._gap, self._tolerance = predict, gap, tolerance
+        self._gap_given, self._tolerance, self._key = gap, tolerance, key
         self._dtype = None if dtype is None else jnp.dtype(dtype)
         self._wide = count > _WORD
         self._sharding = None if mesh is None else _along_first(mesh)
         self._whole = None if mesh is None else NamedSharding(_automatic(mesh), PartitionSpec())
-        self.shared, self.key = jax.tree.map(self._placed, shared), key
-        self.kinds, self._key_kind = kinds, jax.eval_shape(lambda: key)
-        self._paired = self._returns_pair()
+        self.kinds, self.shared = kinds, jax.tree.map(self._placed, shared)
+        self.functions = self._traced(explain, predict)
         self.results = jax.eval_shape(
-            lambda *args: self._one(*args, index=jnp.zeros(2, jnp.uint32)), shared, key, kinds
+            self._one, *self._fixed(), kinds, jax.ShapeDtypeStruct((2,), jnp.uint32)
         )
         self._check()
-        self._run = jax.jit(self._batch, out_shardings=self._sharding)
+        self._run = jax.jit(jax.vmap(self._one, (None, None, None, 0, 0)), out_shardings=self._sharding)
+        self._resident = jax.tree.map(self._placed, self._fixed())
 
     def __call__(self, args: Tree, numbers: np.ndarray) -> Results:
         """The results of the examples of these numbers, not waited for."""
         index = np.stack([numbers // _WORD, numbers % _WORD], -1).astype(np.uint32)
         args, index = jax.device_put((args, index), self._sharding)
-        return self._run(self.shared, self.key, args, index)
+        return self._run(*self._resident, args, index)
 
-    def functions(self) -> dict[str, tuple[Function, tuple[Any, ...]]]:
-        """What provenance looks at, each with the kinds of its arguments."""
-        shared = jax.tree.map(_kind_of, self.shared)
-        found = {"function": (self._called, (self.kinds, shared, self._key_kind))}
-        if self._predict is not None:
-            found["prediction"] = (lambda args, shared: self._predict(*args, *shared)), (
-                self.kinds, shared,
-            )  # fmt: skip
-        if callable(self._gap):
-            contributions = self._split(jax.eval_shape(self._called, *found["function"][1]))[0]
-            found["gap"] = (lambda c, args, shared: self._gap(c, *args, *shared)), (
-                contributions, self.kinds, shared,
-            )  # fmt: skip
+    def _fixed(self) -> tuple[Tree, Tree, Key | None]:
+        """What all batches have in common: arrays that functions hold, parameters, the key."""
+        return [f.constants for f in self.functions.values()], self.shared, self._key
+
+    def _traced(self, explain: Function, predict: Function | None) -> dict[str, Traced]:
+        """Explain as "function", and "prediction" and "gap" where they are functions."""
+        shared, key = jax.tree.map(kind_of, (self.shared, self._key))
+        found = {"function": Traced(_called(explain), self.kinds, shared, key)}
+        self._paired = self._returns_pair(found["function"].result)
+        if predict is not None:
+            found["prediction"] = Traced(_called(predict), self.kinds, shared, None)
+        if callable(self._gap_given):
+            beside = _beside(self._gap_given)
+            contributions = self._split(found["function"].result)[0]
+            found["gap"] = Traced(beside, contributions, self.kinds, shared)
         return found
 
-    def _batch(self, shared: Tree, key: Key | None, args: Tree, index: Array) -> Results:
-        one = lambda args, index: self._one(shared, key, args, index)
-        return jax.vmap(one)(args, index)
-
-    def _one(self, shared: Tree, key: Key | None, args: tuple[Tree, ...], index: Array) -> Results:
+    def _one(
+        self, held: Tree, shared: Tree, key: Key | None, args: tuple[Tree, ...], index: Array
+    ) -> Results:
+        held = dict(zip(self.functions, held, strict=True))
+        call = lambda name, *args: self.functions[name](held[name], *args)
         drawn = None if key is None else self._drawn(key, index)
-        contributions, gap = self._split(self._called(args, shared, drawn))
-        if callable(self._gap):
-            gap = self._gap(contributions, *args, *shared)
+        contributions, gap = self._split(call("function", args, shared, drawn))
+        if "gap" in held:
+            gap = call("gap", contributions, args, shared)
         contributions = jax.tree.map(self._typed, contributions)
         results = {"contributions": contributions}
         if gap is not None:
             results["gap"] = gap
-        if self._predict is not None:
-            results["prediction"] = jax.tree.map(jnp.asarray, self._predict(*args, *shared))
+        if "prediction" in held:
+            results["prediction"] = call("prediction", args, shared, None)
         return {**results, "status": self._judged(contributions, gap)}
-
-    def _called(self, args: tuple[Tree, ...], shared: tuple[Tree, ...], key: Key | None) -> Any:
-        called = self._explain(*args, *shared, **({} if key is None else {"key": key}))
-        return jax.tree.map(jnp.asarray, called)
 
     def _drawn(self, key: Key, index: Array) -> Key:
         """fold_in(key, i); from 2³² on twice, for it takes so many bits."""
@@ -130,17 +126,16 @@ class Program:
     def _split(self, explanation: Any) -> tuple[Tree, Tree]:
         return explanation if self._paired else (explanation, None)
 
-    def _returns_pair(self) -> bool:
+    def _returns_pair(self, found: Any) -> bool:
         """Whether explain returns (contributions, gap)."""
-        found = jax.eval_shape(self._called, self.kinds, self.shared, self.key)
         pair = isinstance(found, tuple) and len(found) == 2
-        if self._gap is True and not pair:
+        if self._gap_given is True and not pair:
             raise ValueError(
                 "gap=True is for an explain that returns (contributions, gap), as methods with "
                 f"return_gap=True do, and this one returns {_shapes(found)}"
             )
-        if self._gap is not None or not pair:
-            return self._gap is True
+        if self._gap_given is not None or not pair:
+            return self._gap_given is True
         contributions, gap = found
         if _shapes(gap) != () or not jnp.issubdtype(gap.dtype, jnp.floating):
             return False
@@ -171,6 +166,8 @@ class Program:
         """A parameter where it lies, if that is on the mesh, and otherwise on every device."""
         if self._whole is None:
             return jax.device_put(leaf)
+        if leaf is None:
+            return None
         laid = getattr(leaf, "sharding", None)
         if isinstance(laid, NamedSharding) and laid.device_set == self._whole.device_set:
             return jax.device_put(leaf, NamedSharding(_automatic(laid.mesh), laid.spec))
@@ -207,13 +204,21 @@ def _automatic(mesh: Any) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names)
 
 
-def _is_jitted(function: Callable[..., Any]) -> bool:
-    return hasattr(function, "__wrapped__") and hasattr(function, "lower")
+def _called(function: Function) -> Function:
+    """Of ((x, *args), shared, key); a jitted function's own, to be traced here though it was before."""
+    if hasattr(function, "__wrapped__") and hasattr(function, "lower"):
+        function = function.__wrapped__
+
+    def called(args: tuple[Tree, ...], shared: tuple[Tree, ...], key: Key | None) -> Tree:
+        found = function(*args, *shared, **({} if key is None else {"key": key}))
+        return jax.tree.map(jnp.asarray, found)
+
+    return called
 
 
-def _kind_of(leaf: Any) -> Any:
-    kind = jax.typeof(leaf)
-    return jax.ShapeDtypeStruct(kind.shape, kind.dtype)
+def _beside(gap: Function) -> Function:
+    """Of (contributions, (x, *args), shared)."""
+    return lambda contributions, args, shared: gap(contributions, *args, *shared)
 
 
 def _shapes(tree: Tree) -> Any:

@@ -6,8 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import platform
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from jaxplain._types import Tree
 from jaxplain.stream.source import is_sound
-from jaxplain.surrogate import compat, staging
+from jaxplain.stream.tracing import Traced
 
 Json = Any
 
@@ -40,7 +39,7 @@ class Refused(ValueError):
 
 
 def of_run(
-    functions: Mapping[str, tuple[Callable[..., Any], Sequence[Any]]],
+    functions: Mapping[str, Traced],
     shared: tuple[Tree, ...],
     key: Any,
     samples: dict[int, Any],
@@ -51,8 +50,7 @@ def of_run(
     """The provenance of a run, ready for JSON.
 
     Args:
-      functions: under "function" the explanation, and "prediction" and "gap" where there are any,
-        each with the kinds of the arguments of one example.
+      functions: under "function" the explanation, and "prediction" and "gap" where there are any.
       shared: the parameters.
       key: of the run, or None.
       samples: examples by number.
@@ -60,7 +58,7 @@ def of_run(
       results: what is stored, by name: shape and dtype.
       layout: length, block, tolerance.
     """
-    programs = {name: _program(function, args) for name, (function, args) in functions.items()}
+    programs = {name: _program(traced) for name, traced in functions.items()}
     explain = programs.pop("function")
     return {
         **layout,
@@ -80,6 +78,13 @@ def of_run(
         "source": {str(i): digest(s) if is_sound(s, kinds) else None for i, s in samples.items()},
         **environment(),
     }
+
+
+def without_samples(there: Json, numbers: Iterable[int]) -> Json:
+    """A provenance that knows nothing of these examples: they may be others the next time."""
+    unknown = set(map(str, numbers))
+    known = {i: None if i in unknown else sample for i, sample in there["source"].items()}
+    return {**there, "source": known}
 
 
 def environment() -> Json:
@@ -240,49 +245,15 @@ def _short(kind: Any) -> str:
     return f"{kind.dtype}{list(kind.shape)}"
 
 
-# A constant's numbers in StableHLO, where it is more than one number.
-_CONSTANT = re.compile(r'dense<("[^"]*"|[^>]*)> : (tensor<\d[^>]*>)')
-
-
-def _program(function: Callable[..., Any], kinds: Sequence[Any]) -> Json:
+def _program(traced: Traced) -> Json:
     """The program of one example: its StableHLO without arrays' values, those, and what made it."""
-    with staging.watched_references() as references, staging.watched_tables() as tables:
-        closed = jax.make_jaxpr(function)(*kinds)
-    body, constants = compat.open_jaxpr(closed)
-    arrays = [digest(constant) for constant in constants]
-
-    def opened(constants: list[Any], *leaves: Any) -> list[Any]:
-        return compat.evaluate(compat.close_jaxpr(body, constants), leaves)
-
-    forms = [jax.typeof(constant) for constant in constants]
-    forms = [jax.ShapeDtypeStruct(form.shape, form.dtype) for form in forms]
-    traced = jax.jit(opened).trace(forms, *jax.tree.leaves(tuple(kinds)))
-    text = _lowered(traced)
-
-    def elided(match: re.Match[str]) -> str:
-        arrays.append(hashlib.sha256(match[0].encode()).hexdigest())
-        return f"dense<…> : {match[2]}"
-
-    text = _CONSTANT.sub(elided, text)
+    text, numbers = traced.text()
     return {
         "text": hashlib.sha256(text.encode()).hexdigest(),
-        "arrays": arrays,
-        "references": list(dict.fromkeys(map(digest, _leaves(references)))),
-        "rules": list(dict.fromkeys(map(of_table, tables))),
+        "arrays": [*map(digest, traced.constants), *numbers],
+        "references": list(dict.fromkeys(map(digest, jax.tree.leaves(traced.references)))),
+        "rules": list(dict.fromkeys(map(of_table, traced.tables))),
     }
-
-
-def _lowered(traced: Any) -> str:
-    """StableHLO as for a CPU, the same wherever the run is; where there is none, this device's."""
-    try:
-        return traced.lower(lowering_platforms=("cpu",)).as_text()
-    except Exception:  # a kernel for one kind of device
-        return traced.lower().as_text()
-
-
-def _leaves(references: list[Any]) -> list[Any]:
-    """Each array of the references by itself, as a program holds them."""
-    return [leaf for reference in references for leaf in jax.tree.leaves(reference)]
 
 
 def of_table(table: Any) -> str:

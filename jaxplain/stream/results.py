@@ -271,16 +271,20 @@ def open(path: str | os.PathLike[str]) -> Stream:  # the module's word, as in `g
     return open_store(os.fspath(path))
 
 
-def open_store(path: str) -> Stream:
-    """`open`, for modules to whom that is the built-in."""
-    held = layout.attributes(path)
+def open_store(path: str, held: Any = None) -> Stream:
+    """`open`, for modules to whom that is the built-in; with the attributes where they are known."""
+    held = held or layout.attributes(path)
     if held is None:
         raise FileNotFoundError(f"{path} holds no results of jaxplain.stream")
-    leaves = [
+    return Stream(Store(path, held["count"], held["block"], leaves_of_held(held)), held)
+
+
+def leaves_of_held(held: Any) -> list[Leaf]:
+    """The stored arrays, as the attributes tell."""
+    return [
         Leaf(leaf["name"], tuple(leaf["path"]), tuple(leaf["shape"]), leaf["dtype"])
         for leaf in held["leaves"]
     ]
-    return Stream(Store(path, held["count"], held["block"], leaves), held)
 
 
 def _nested(found: list[tuple[tuple[Any, ...], Any]]) -> Tree:

@@ -17,9 +17,9 @@ from jaxplain._types import Function, Key, Tree
 from jaxplain.stream import layout, provenance, status, workers
 from jaxplain.stream.layout import Store
 from jaxplain.stream.program import Program, mesh_of
-from jaxplain.stream.results import Stream, open_store
+from jaxplain.stream.results import Stream, leaves_of_held, open_store
 from jaxplain.stream.source import Rows, Source, described, kinds_of
-from jaxplain.stream.status import GAP, NONFINITE, OK, RAISED
+from jaxplain.stream.status import GAP, NONFINITE, OK, RAISED, TODO
 
 Path = str | os.PathLike[str]
 
@@ -114,7 +114,7 @@ def run(
         explain, predict, gap, tolerance, dtype, kinds,
         shared if isinstance(shared, tuple) else (shared,), key, count, mesh_of(mesh, batch),
     )  # fmt: skip
-    store = _prepared(path, program, samples, count, block, tolerance, accept)
+    store = _prepared(path, program, key, samples, count, block, tolerance, accept)
     mine = [b for b in _numbers(blocks, store.blocks) if b % n == i]
     todo = [b for b, state in store.statuses(mine) if _is_todo(state)]
     with bar(sum(stop - start for start, stop in map(store.span, todo)), progress) as moved:
@@ -153,9 +153,24 @@ def retry(path: Path, status: str | Iterable[str] = ("failed", "nonfinite")) -> 
         for block, state in store.statuses()
         if not isinstance(state, Exception) and np.isin(state, wanted).any()
     }
+    mended = [
+        store.span(block)[0] + int(place)
+        for block, state in store.statuses(sorted(again))
+        for place in np.flatnonzero(np.isin(state, wanted))
+    ]
+    layout.change(store.path, lambda held: _without(held, mended))  # they may differ the next time
     for block in sorted(broken | again):
         store.withdraw(block, block in broken)
     return sorted(broken | again)
+
+
+def _recorded(held: Any, accepted: list[Any]) -> Any:
+    news = [row for row in accepted if row not in held["accepted"]]
+    return {**held, "accepted": held["accepted"] + news}
+
+
+def _without(held: Any, numbers: list[int]) -> Any:
+    return {**held, "provenance": provenance.without_samples(held["provenance"], numbers)}
 
 
 _codes = status.codes  # `retry` has an argument of the module's name
@@ -367,6 +382,7 @@ class _Writer:
 def _prepared(
     path: str,
     program: Program,
+    key: Key | None,
     samples: Any,
     count: int,
     block: int,
@@ -376,9 +392,9 @@ def _prepared(
     """The store at the path, made or found to be of the same run."""
     leaves = layout.leaves_of({k: v for k, v in program.results.items() if k != "status"})
     here = provenance.of_run(
-        program.functions(),
+        program.functions,
         program.shared,
-        program.key,
+        key,
         samples,
         program.kinds,
         {leaf.name: f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves},
@@ -401,11 +417,23 @@ def _prepared(
         if not layout.create(path, held):
             there = layout.attributes(path)
     if there is not None:
-        accepted = provenance.check(there["provenance"], here, accept, path)
+        layout.make_arrays(path, there["count"], there["block"], leaves_of_held(there))
+        before = provenance.without_samples(there["provenance"], _quarantined(path, there))
+        accepted = provenance.check(before, here, accept, path)
         if accepted:
-            layout.record(path, accepted)
+            layout.change(path, lambda held: _recorded(held, accepted))
     layout.make_arrays(path, count, block, leaves)
     return Store(path, count, block, leaves)
+
+
+def _quarantined(path: str, there: Any) -> list[int]:
+    """The sampled examples that were explained and are not ok: they may be mended since."""
+    found = open_store(path, there)
+    sampled = [int(number) for number in there["provenance"]["source"]]
+    blocks = sorted({number // found.store.block for number in sampled})
+    states = {b: s for b, s in found.store.statuses(blocks) if not isinstance(s, Exception)}
+    of = lambda number: states[number // found.store.block][number % found.store.block]
+    return [n for n in sampled if n // found.store.block in states and of(n) not in (TODO, OK)]
 
 
 def _numbers(blocks: Iterable[int] | None, count: int) -> list[int]:
