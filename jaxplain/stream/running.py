@@ -319,8 +319,7 @@ class _Block:
         self.start, stop = store.span(number)
         rows = stop - self.start
         self.values = {
-            leaf.name: np.full((rows, *leaf.shape), _blank(leaf.dtype), leaf.dtype)
-            for leaf in store.leaves
+            leaf.name: np.empty((rows, *leaf.shape), leaf.dtype) for leaf in store.leaves
         }
         self.status = np.zeros(rows, np.uint8)
         self.failures: dict[int, str] = {}
