@@ -3,7 +3,7 @@
     zarr.json            the group; its attributes hold the provenance
     contributions/…      an array for each leaf: a shard of `block` examples is one file
     gap, prediction      likewise, where there are any
-    failures/B.json      why examples of block B were quarantined, {number: reason}
+    status/failures/B.json   why examples of block B were quarantined, {number: reason}
     status               a chunk of `block` small numbers, written last: the block's commit
 
 A file is written under another name and then renamed, so it is there as a whole or not at all; and
@@ -27,6 +27,7 @@ Json = Any
 ATTRIBUTE = "jaxplain"
 FORMAT = 1
 _INNER = 2**20  # bytes of a piece of a shard that is read by itself, about
+_REASONS = "status/failures/"
 _READ_AT_ONCE = 256  # chunks of status
 # Otherwise a shard of NaN alone would not be written, and look as if it were lost.
 _KEPT = {"store_data_equal_to_fill_value": True}
@@ -135,8 +136,8 @@ class Store:
 
     def failing_blocks(self) -> list[int]:
         """The blocks that have a file of failures."""
-        keys = self.files.list(_range("failures/")).result()
-        return sorted(int(key.decode().removeprefix("failures/")[:-5]) for key in keys)
+        keys = self.files.list(_range(_REASONS)).result()
+        return sorted(int(key.decode().removeprefix(_REASONS)[:-5]) for key in keys)
 
     def key(self, leaf: Leaf, block: int) -> str:
         """The file of a block's shard."""
@@ -152,7 +153,7 @@ class Store:
 
 
 def leaves_of(results: dict[str, Tree]) -> list[Leaf]:
-    """The arrays that hold results, by name: of one array `contributions`, else `contributions/…`."""
+    """The arrays that hold results: of one array `contributions`, else `contributions/NAME`."""
     leaves = []
     for name, tree in results.items():
         for path, kind in jax.tree.leaves_with_path(tree):
@@ -316,7 +317,7 @@ def _written(part: str) -> str:
 
 
 def _failures(block: int) -> str:
-    return f"failures/{block}.json"
+    return f"{_REASONS}{block}.json"  # inside an array, where zarr looks for none
 
 
 def _range(prefix: str) -> Any:

@@ -1,4 +1,4 @@
-"""One compiled program: a batch's examples explained, predicted and judged, on one device or many."""
+"""One compiled program: a batch's examples explained, predicted and judged, over all devices."""
 
 from __future__ import annotations
 
@@ -54,11 +54,18 @@ class Program:
         self._whole = None if mesh is None else NamedSharding(_automatic(mesh), PartitionSpec())
         self.kinds, self.shared = kinds, jax.tree.map(self._placed, shared)
         self.functions = self._traced(explain, predict)
+        if self._tolerance is not None and not (self._paired or callable(gap)):
+            raise ValueError(
+                "a tolerance is of the gap, and there is none: explain with return_gap=True, or "
+                "give gap=, such as `jaxplain.completeness_gap(f, ref)`"
+            )
         self.results = jax.eval_shape(
             self._one, *self._fixed(), kinds, jax.ShapeDtypeStruct((2,), jnp.uint32)
         )
         self._check()
-        self._run = jax.jit(jax.vmap(self._one, (None, None, None, 0, 0)), out_shardings=self._sharding)
+        self._run = jax.jit(
+            jax.vmap(self._one, (None, None, None, 0, 0)), out_shardings=self._sharding
+        )
         self._resident = jax.tree.map(self._placed, self._fixed())
 
     def __call__(self, args: Tree, numbers: np.ndarray) -> Results:
@@ -139,28 +146,24 @@ class Program:
         contributions, gap = found
         if _shapes(gap) != () or not jnp.issubdtype(gap.dtype, jnp.floating):
             return False
-        if len(self.kinds) > 1 and _shapes(contributions) == _shapes(self.kinds[0]):
-            if _shapes(self.kinds[1]) == () and jnp.issubdtype(self.kinds[1].dtype, jnp.floating):
-                raise ValueError(
-                    "explain's second result may be a gap or the contribution of the number beside "
-                    "x: say which, by gap=True or gap=False"
-                )
-        return _shapes(contributions) == _shapes(self.kinds[0])
+        like_x = _shapes(contributions) == _shapes(self.kinds[0])
+        beside = [kind for kind in self.kinds[1:2] if _shapes(kind) == ()]
+        if like_x and beside and jnp.issubdtype(beside[0].dtype, jnp.floating):
+            raise ValueError(
+                "explain's second result may be a gap or the contribution of the number beside x: "
+                "say which, by gap=True or gap=False"
+            )
+        return like_x
 
     def _check(self) -> None:
         for path, leaf in jax.tree.leaves_with_path(self.results["contributions"]):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise TypeError(
-                    f"explain returns {leaf.dtype} at {jax.tree_util.keystr(path) or 'its result'}, "
-                    "which has no NaN for examples that fail: make it floating"
+                    f"explain returns {leaf.dtype}{jax.tree_util.keystr(path)}, which has no NaN "
+                    "for examples that fail: make it floating"
                 )
         if not jax.tree.leaves(self.results["contributions"]):
             raise TypeError("explain returns no arrays")
-        if self._tolerance is not None and "gap" not in self.results:
-            raise ValueError(
-                "a tolerance is of the gap, and there is none: explain with return_gap=True, or "
-                "give gap=, such as `jaxplain.completeness_gap(f, ref)`"
-            )
 
     def _placed(self, leaf: Any) -> Any:
         """A parameter where it lies, if that is on the mesh, and otherwise on every device."""
@@ -205,7 +208,7 @@ def _automatic(mesh: Any) -> Mesh:
 
 
 def _called(function: Function) -> Function:
-    """Of ((x, *args), shared, key); a jitted function's own, to be traced here though it was before."""
+    """Of ((x, *args), shared, key); a jitted function's own, to be traced though it was before."""
     if hasattr(function, "__wrapped__") and hasattr(function, "lower"):
         function = function.__wrapped__
 

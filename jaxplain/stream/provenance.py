@@ -23,8 +23,8 @@ Json = Any
 LAYOUT = ("length", "block", "example", "results")
 # What else may be accepted, in the order in which differences are told.
 OTHERS = (
-    "function", "reference", "rules", "closed-over arrays", "parameters", "key", "prediction", "gap",
-    "tolerance", "source", "jax", "jaxplain", "platform", "precision",
+    "function", "reference", "rules", "closed-over arrays", "parameters", "key", "prediction",
+    "gap", "tolerance", "source", "jax", "jaxplain", "platform", "precision",
 )  # fmt: skip
 # A program's text depends on these: where one of them differs and is accepted, so is the text.
 _TELL_ON_TEXT = {"jax", "platform", "precision"}
@@ -193,7 +193,9 @@ def _inside(found: dict[str, str], there: Json, here: Json) -> None:
         if not changed and (explained or was == now):
             del found["closed-over arrays"]
         else:
-            found["closed-over arrays"] = f"{len(now)} arrays that the function holds, of {len(was)}"
+            found["closed-over arrays"] = (
+                f"{len(now)} arrays that the function holds, of {len(was)}"
+            )
 
 
 def _values(provenance: Json, found: dict[str, str]) -> list[str]:

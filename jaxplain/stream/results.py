@@ -1,4 +1,4 @@
-"""What a run has stored, read back: rows by number, why some failed, whether the files are whole."""
+"""What a run has stored: rows by number, why some failed, and whether the files are whole."""
 
 from __future__ import annotations
 
@@ -185,9 +185,7 @@ class Stream:
         }  # fmt: skip
         return xarray.Dataset(found)
 
-    def to_modisco(
-        self, folder: str | os.PathLike[str], source: Any = None
-    ) -> tuple[Path, Path]:
+    def to_modisco(self, folder: str | os.PathLike[str], source: Any = None) -> tuple[Path, Path]:
         """Writes what `modisco motifs` reads, of the examples that are ok, both (n, 4, length).
 
         Args:
@@ -272,7 +270,7 @@ def open(path: str | os.PathLike[str]) -> Stream:  # the module's word, as in `g
 
 
 def open_store(path: str, held: Any = None) -> Stream:
-    """`open`, for modules to whom that is the built-in; with the attributes where they are known."""
+    """`open`, for modules to whom that is the built-in; attributes where they are known."""
     held = held or layout.attributes(path)
     if held is None:
         raise FileNotFoundError(f"{path} holds no results of jaxplain.stream")

@@ -29,7 +29,7 @@ def run(
     source: Any,
     path: Path,
     *,
-    shared: tuple[Tree, ...] = (),
+    shared: Tree = (),
     batch: int = 256,
     block: int = 4096,
     key: Key | None = None,
@@ -105,6 +105,7 @@ def run(
     if batch < 1 or block < 1:
         raise ValueError(f"batch and block must be at least 1, and are {batch} and {block}")
     i, n = workers.find(worker)
+    mine = [b for b in _numbers(blocks, -(-count // block)) if b % n == i]
     batch = min(batch, block, count)
     if mesh is not None:
         batch = -(-batch // mesh.shape[mesh.axis_names[0]]) * mesh.shape[mesh.axis_names[0]]
@@ -115,7 +116,6 @@ def run(
         shared if isinstance(shared, tuple) else (shared,), key, count, mesh_of(mesh, batch),
     )  # fmt: skip
     store = _prepared(path, program, key, samples, count, block, tolerance, accept)
-    mine = [b for b in _numbers(blocks, store.blocks) if b % n == i]
     todo = [b for b, state in store.statuses(mine) if _is_todo(state)]
     with bar(sum(stop - start for start, stop in map(store.span, todo)), progress) as moved:
         _Run(store, examples, program, kinds, batch, tolerance, max_failures, moved).over(todo)
@@ -153,12 +153,12 @@ def retry(path: Path, status: str | Iterable[str] = ("failed", "nonfinite")) -> 
         for block, state in store.statuses()
         if not isinstance(state, Exception) and np.isin(state, wanted).any()
     }
-    mended = [
+    mended = [  # perhaps: whoever is not ok there is explained again
         store.span(block)[0] + int(place)
         for block, state in store.statuses(sorted(again))
-        for place in np.flatnonzero(np.isin(state, wanted))
+        for place in np.flatnonzero((state != OK) | np.isin(state, wanted))
     ]
-    layout.change(store.path, lambda held: _without(held, mended))  # they may differ the next time
+    layout.change(store.path, lambda held: _without(held, mended))
     for block in sorted(broken | again):
         store.withdraw(block, block in broken)
     return sorted(broken | again)
@@ -258,7 +258,7 @@ class _Run:
                 results = self.one_by_one(ticket, rows, bad)
         size = ticket.stop - ticket.start
         if len(bad) == size > 1:
-            place, (_, reason) = min(bad.items())
+            _, reason = bad[min(bad)]
             raise RuntimeError(
                 f"every example of a batch failed, {ticket.start} to {ticket.stop - 1}; the first: "
                 f"{reason}"

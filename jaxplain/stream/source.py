@@ -14,7 +14,9 @@ from jaxplain._numerics.chunking import leading_size
 from jaxplain._types import Tree
 from jaxplain.stream.status import SHAPE, UNREADABLE
 
-SAMPLED = 32  # examples that are looked at before a run: their common form, and whether they changed
+SAMPLED = (
+    32  # examples that are looked at before a run: their common form, and whether they changed
+)
 
 
 class Rows(NamedTuple):
@@ -188,7 +190,9 @@ def _unlike(item: Tree, kinds: Tree) -> str:
     """In what an example differs from the others' kind; nothing where it does not."""
     if jax.tree.structure(item) != jax.tree.structure(kinds):
         return f"its tree is {_shown(item)}, and the others' {_shown(kinds)}"
-    for (path, kind), leaf in zip(jax.tree.leaves_with_path(kinds), jax.tree.leaves(item), strict=True):
+    for (path, kind), leaf in zip(
+        jax.tree.leaves_with_path(kinds), jax.tree.leaves(item), strict=True
+    ):
         if leaf.shape != kind.shape:
             return f"the shape of {_place(path)} is {leaf.shape}, and the others' {kind.shape}"
         if leaf.dtype != kind.dtype and not np.can_cast(leaf.dtype, kind.dtype, "same_kind"):
