@@ -32,6 +32,7 @@ LOOPS = {
     "gradient": jxp.gradient(f),
     "gradient at": jxp.gradient(f, at=("h", "z")),
     "guided backprop": jxp.guided_backprop(f),
+    "deconvnet": jxp.deconvnet(f),
     "deeplift": jxp.deeplift(f, 0.1),
     "deeplift at": jxp.deeplift(f, 0.1, at="h"),
     "reveal cancel": jxp.deeplift(f, 0.1, rules="reveal_cancel"),
@@ -74,9 +75,10 @@ def in_devices(program):
 
 
 def test_what_differs_between_devices_is_explained_for_each():
-    """The loop's carry, and cotangents of what devices share: a quick part of what follows."""
+    """The loop's carry, cotangents of what devices share, and a relu's zero, which is one for each
+    device there: a quick part of what follows."""
     in_devices("""
-    for name in ("integrated gradients", "conductance"):
+    for name in ("integrated gradients", "conductance", "deconvnet"):
         explain = jax.vmap(LOOPS[name])
         shard = jax.shard_map(explain, mesh=mesh("Auto"), in_specs=P("data"), out_specs=P("data"))
         same(jax.jit(shard)(xs, labels), explain(xs, labels), name)
