@@ -193,7 +193,7 @@ def _integral(
     )
     # Of a batch each example has a state of its own from the first step on: a gather from what all
     # share by an index of their own is refused where the batch lies on an explicit mesh.
-    start = jax.tree.map(lambda v: jnp.where(change == change, v, v), start)  # noqa: PLR0124
+    start = jax.tree.map(lambda v: jnp.where(change == change, v, v), start)
     start = compat.vary(start, compat.varying(change))
     return integral(jax.lax.while_loop(unfinished, refined, start))
 
