@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,8 +55,8 @@ def pipelined(
 
 @contextlib.contextmanager
 def bar(count: int, shown: bool) -> Iterator[Callable[[int], Any]]:
-    """A progress bar over so many examples: a function that moves it on."""
-    if not shown:
+    """A progress bar over so many examples, where tqdm is there: a function that moves it on."""
+    if not shown or importlib.util.find_spec("tqdm") is None:
         yield lambda examples: None
         return
     from tqdm import tqdm

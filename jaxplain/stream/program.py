@@ -52,6 +52,7 @@ class Program:
         self._wide = count > _WORD
         self._sharding = None if mesh is None else _along_first(mesh)
         self._whole = None if mesh is None else NamedSharding(_automatic(mesh), PartitionSpec())
+        self.spans_hosts = mesh is not None and mesh.is_multi_process
         self.kinds, self.shared = kinds, jax.tree.map(self._placed, shared)
         self.functions = self._traced(explain, predict)
         if self._tolerance is not None and not (self._paired or callable(gap)):
@@ -71,8 +72,13 @@ class Program:
     def __call__(self, args: Tree, numbers: np.ndarray) -> Results:
         """The results of the examples of these numbers, not waited for."""
         index = np.stack([numbers // _WORD, numbers % _WORD], -1).astype(np.uint32)
-        args, index = jax.device_put((args, index), self._sharding)
-        return self._run(*self._resident, args, index)
+        return self._run(*self._resident, *jax.tree.map(self._spread, (args, index)))
+
+    def _spread(self, rows: np.ndarray) -> Array:
+        """A batch's rows over the devices; of several hosts each puts its own."""
+        if not self.spans_hosts or self._sharding is None:
+            return jax.device_put(rows, self._sharding)
+        return jax.make_array_from_callback(rows.shape, self._sharding, lambda place: rows[place])
 
     def _fixed(self) -> tuple[Tree, Tree, Key | None]:
         """What all batches have in common: arrays that functions hold, parameters, the key."""

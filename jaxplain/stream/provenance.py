@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxplain._types import Tree
+from jaxplain.stream.hosts import whole
 from jaxplain.stream.source import is_sound
 from jaxplain.stream.tracing import Traced
 
@@ -230,17 +231,6 @@ def _canonical(leaf: Any) -> bytes:
     array = np.asarray(whole(leaf))
     array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
     return f"{array.shape}{array.dtype}".encode() + array.tobytes()
-
-
-def whole(leaf: Any) -> Any:
-    """An array in the host's memory, gathered where it lies on several hosts."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        if leaf.is_fully_replicated:
-            return leaf.addressable_data(0)
-        from jax.experimental.multihost_utils import process_allgather
-
-        return process_allgather(leaf, tiled=True)
-    return leaf
 
 
 def _short(kind: Any) -> str:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxplain._numerics.pipeline import bar, pipelined
 from jaxplain._types import Function, Key, Tree
-from jaxplain.stream import layout, provenance, status, workers
+from jaxplain.stream import hosts, layout, provenance, status, workers
 from jaxplain.stream.layout import Store
 from jaxplain.stream.program import Program, mesh_of
 from jaxplain.stream.results import Stream, leaves_of_held, open_store
@@ -71,7 +71,8 @@ def run(
       worker: (i, n), this process among n; block b is worker b mod n's.  By default what SLURM
         says (array tasks, steps), then JAX's processes, then (0, 1).
       blocks: numbers of blocks to do, all by default.
-      mesh: a batch lies along its first axis; all of this process's devices by default.
+      mesh: a batch lies along its first axis; all of this process's devices by default.  One that
+        spans hosts (`jax.distributed`) has all of them explain the same batches in lock step.
       max_failures: how many examples of this call may be quarantined; None: any number.
       accept: names of what may differ from what is stored ("jax", "platform", …), which is put
         on record.
@@ -104,7 +105,8 @@ def run(
     count = len(examples)
     if batch < 1 or block < 1:
         raise ValueError(f"batch and block must be at least 1, and are {batch} and {block}")
-    i, n = workers.find(worker)
+    spans = mesh is not None and mesh.is_multi_process
+    i, n = workers.find((0, 1) if worker is None and spans else worker)
     mine = [b for b in _numbers(blocks, -(-count // block)) if b % n == i]
     batch = min(batch, block, count)
     if mesh is not None:
@@ -117,8 +119,12 @@ def run(
     )  # fmt: skip
     store = _prepared(path, program, key, samples, count, block, tolerance, accept)
     todo = [b for b, state in store.statuses(mine) if _is_todo(state)]
+    if spans:
+        todo = hosts.agreed(todo, store.blocks)
     with bar(sum(stop - start for start, stop in map(store.span, todo)), progress) as moved:
         _Run(store, examples, program, kinds, batch, tolerance, max_failures, moved).over(todo)
+    if spans:
+        hosts.wait(path)
     return open_store(path)
 
 
@@ -218,7 +224,8 @@ class _Run:
                         f"{self.failed} examples failed, and max_failures is {self.max_failures}; "
                         f"the last, example {number}: {reason}"
                     )
-                if ticket.stop == self.store.span(ticket.block)[1]:
+                mine = not self.program.spans_hosts or hosts.writes(block.number)
+                if mine and ticket.stop == self.store.span(ticket.block)[1]:
                     writer.commit(block)
                 self.moved(ticket.stop - ticket.start)
 
@@ -226,7 +233,7 @@ class _Run:
         """Batch by batch, but for blocks that another run has done in the meantime."""
         for block in todo:
             start, stop = self.store.span(block)
-            if not self.store.is_committed(block):
+            if self.program.spans_hosts or not self.store.is_committed(block):
                 for begin in range(start, stop, self.batch):
                     yield Ticket(block, begin, min(begin + self.batch, stop))
 
@@ -255,6 +262,8 @@ class _Run:
                 results = _taken(launched)
             except Exception as error:
                 _raise_if_of_the_device(error)
+                if self.program.spans_hosts:  # the others may not have met it
+                    raise
                 results = self.one_by_one(ticket, rows, bad)
         size = ticket.stop - ticket.start
         if len(bad) == size > 1:
@@ -454,7 +463,7 @@ def _is_todo(state: Any) -> bool:
 def _taken(launched: Any) -> Any:
     if isinstance(launched, Exception):
         raise launched
-    return jax.tree.map(np.asarray, launched)
+    return jax.tree.map(lambda leaf: np.asarray(hosts.whole(leaf)), launched)
 
 
 def _raise_if_of_the_device(error: Exception) -> None:

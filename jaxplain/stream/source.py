@@ -14,9 +14,8 @@ from jaxplain._numerics.chunking import leading_size
 from jaxplain._types import Tree
 from jaxplain.stream.status import SHAPE, UNREADABLE
 
-SAMPLED = (
-    32  # examples that are looked at before a run: their common form, and whether they changed
-)
+# Examples that are looked at before a run: their common form, and whether the source changed.
+SAMPLED = 64
 
 
 class Rows(NamedTuple):

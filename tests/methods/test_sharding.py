@@ -96,6 +96,23 @@ def test_shards_of_a_batch():
 
 
 @pytest.mark.slow
+def test_a_batch_on_an_auto_mesh_needs_no_talk_between_devices():
+    """But where a loop ends when all examples are done, which the devices tell each other."""
+    in_devices("""
+    import re
+    talk = re.compile(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)[-(]")
+    place = NamedSharding(mesh("Auto"), P("data"))
+    for name, explain in {**LOOPS, **REFINED}.items():
+        lowered = jax.jit(jax.vmap(explain), in_shardings=(place, place)).lower(xs, labels)
+        program = lowered.compile()
+        found = talk.findall(program.as_text())
+        until_done = name == "guided IG" or "tolerance" in name
+        assert found == (["all-reduce"] if until_done else []), (name, found)
+        same(program(*jax.device_put((xs, labels), place)), jax.vmap(explain)(xs, labels), name)
+    """)
+
+
+@pytest.mark.slow
 def test_shards_of_classes_share_an_input():
     """x is on every device whole, and each explains other classes: nothing is added up."""
     in_devices("""
@@ -150,7 +167,8 @@ def test_explicit_axes_and_loops():
     in_devices("""
     explicit = mesh("Explicit")
     sharded = jax.device_put((xs, labels), NamedSharding(explicit, P("data")))
-    for name, explain in LOOPS.items():
+    refined = {name: REFINED[name] for name in REFINED if "tolerance" in name}
+    for name, explain in {**LOOPS, **refined}.items():
         want = jax.jit(jax.vmap(explain))(xs, labels)
         with jax.sharding.set_mesh(explicit):
             same(jax.jit(jax.vmap(explain))(*sharded), want, name)
