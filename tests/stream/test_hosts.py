@@ -62,3 +62,39 @@ def test_hosts_write_what_one_alone_would(tmp_path):
     ]  # fmt: skip
     errors = [host.communicate(timeout=300)[1] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], errors
+
+
+DEVICES = """
+import sys, tempfile
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+import jaxplain as jxp
+
+draw = np.random.default_rng(0)
+w, xs = draw.normal(size=(6, 4)).astype(np.float32), draw.normal(size=(53, 6)).astype(np.float32)
+f = lambda x, label, w: jnp.tanh(x @ w)[label]
+labels = np.arange(53) % 4
+want = jax.vmap(lambda x, label: jxp.deeplift(f, 0.1)(x, label, w))(xs, labels)
+plane = jax.make_mesh((4, 2), ("data", "model"))
+split = jax.device_put(w, NamedSharding(plane, P(None, "model")))
+for mesh, weights in ((None, w), (jax.make_mesh((8,), ("data",)), w), (plane, split)):
+    with tempfile.TemporaryDirectory() as path:
+        found = jxp.stream.run(
+            jxp.deeplift(f, 0.1, return_gap=True), (xs, labels), path, shared=(weights,),
+            batch=16, block=24, mesh=mesh, progress=False,
+        )
+        assert found.counts() == {"ok": 53}
+        np.testing.assert_allclose(found.contributions[:], want, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_a_batch_lies_on_all_devices_or_on_those_of_a_mesh():
+    """The mesh that `jax.make_mesh` makes by default too, with a class for each example."""
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    done = subprocess.run(
+        [sys.executable, "-c", DEVICES], cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    assert not done.returncode, done.stderr[-3000:]
