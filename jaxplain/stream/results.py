@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,56 @@ class Stream:
             )
         return to_modisco(sequences, self.contributions[:][ok], folder)
 
+    def to_bigwig(
+        self,
+        path: str | os.PathLike[str],
+        windows: Sequence[tuple[str, int]],
+        sizes: Mapping[str, int],
+    ) -> Path:
+        """Writes contributions as a track that genome browsers show, of the examples that are ok.
+
+        A position's score is the sum over its bases, and the mean over windows that overlap there.
+        Needs pybigtools: `pip install "jaxplain[stream]"`.
+
+        Args:
+          path: the file.
+          windows: (chromosome, start) of each example, starts counted from 0, read forwards.
+          sizes: {chromosome: its length}.
+
+        Returns:
+          The path.
+
+        Raises:
+          ValueError: as many windows as examples are wanted, inside their chromosomes, and
+            contributions that are one array, (N, length) or (N, length, bases).
+        """
+        import pybigtools
+
+        from jaxplain.genomics.bigwig import intervals
+
+        leaves = [leaf for leaf in self.store.leaves if leaf.path[0] == "contributions"]
+        if len(leaves) > 1 or len(leaves[0].shape) not in (1, 2):
+            raise ValueError(f"a track is of one array of sequences, and these are {leaves}")
+        if len(windows) != len(self):
+            raise ValueError(f"{len(self)} were explained, and there are {len(windows)} windows")
+        length = leaves[0].shape[0]
+        ok = map(int, np.flatnonzero(self.status == OK))
+        placed = sorted((windows[i][0], int(windows[i][1]), i) for i in ok)
+        for chromosome, start, number in placed:
+            if not 0 <= start <= sizes.get(chromosome, -1) - length:
+                raise ValueError(
+                    f"the window of example {number}, {chromosome}:{start}-{start + length}, does "
+                    f"not lie inside {sizes.get(chromosome, 'a chromosome that has a size')}"
+                )
+
+        def scores(numbers: list[int]) -> np.ndarray:
+            rows = self.contributions[np.array(numbers)].astype(np.float64)
+            return rows if rows.ndim == 2 else rows.sum(-1)
+
+        writer = pybigtools.open(os.fspath(path), "w")
+        writer.write({name: sizes[name] for name in sorted(sizes)}, intervals(placed, scores))
+        return Path(path)
+
     def _rows(self, name: str) -> Rows:
         leaves = [leaf for leaf in self.store.leaves if leaf.path[0] == name]
         if not leaves:
@@ -252,7 +303,8 @@ def open(path: str | os.PathLike[str]) -> Stream:  # the module's word, as in `g
 
     Returns:
       A `Stream`: `.contributions[a:b]`, `.gap`, `.prediction`, `.status`, `.failures()`,
-      `.provenance`, `.verify()`, `.counts()`, `.to_xarray()`, `.to_modisco(folder)`.
+      `.provenance`, `.verify()`, `.counts()`, `.to_xarray()`, `.to_modisco(folder)`,
+      `.to_bigwig(file, …)`.
 
     Raises:
       FileNotFoundError: there is nothing.

@@ -347,6 +347,30 @@ def test_sequences_go_to_modisco_and_rows_to_xarray(tmp_path):
         found.to_modisco(tmp_path / "modisco")
 
 
+def test_windows_that_overlap_are_averaged():
+    from jaxplain.genomics.bigwig import intervals
+
+    rows = np.arange(16.0).reshape(4, 4)
+    windows = [("a", 2, 0), ("a", 4, 1), ("a", 20, 2), ("b", 0, 3)]
+    found = list(intervals(windows, lambda numbers: rows[numbers]))
+    values = {(chromosome, start): value for chromosome, start, _, value in found}
+    assert [(c, s) for c, s, _, _ in found] == sorted(values)
+    assert len(found) == 6 + 4 + 4 and all(end == start + 1 for _, start, end, _ in found)
+    assert values["a", 3] == 1 and values["a", 4] == (2 + 4) / 2 and values["b", 0] == 12
+
+
+@pytest.mark.slow
+def test_a_track_is_written(tmp_path):
+    pybigtools = pytest.importorskip("pybigtools")
+    xs = jxp.genomics.one_hot(["ACGTAC", "TTGACA", "ACTTAG"])
+    found = jxp.stream.run(lambda x: 2 * x, xs, tmp_path / "run", progress=False)
+    windows, sizes = [("chr2", 5), ("chr1", 0), ("chr1", 4)], {"chr2": 20, "chr1": 30}
+    track = pybigtools.open(str(found.to_bigwig(tmp_path / "t.bw", windows, sizes)))
+    np.testing.assert_array_equal(track.values("chr1", 0, 11, fillna=0), [2] * 10 + [0])
+    with pytest.raises(ValueError, match="does not lie inside 20"):
+        found.to_bigwig(tmp_path / "t.bw", [("chr2", 15), *windows[1:]], sizes)
+
+
 @pytest.mark.slow
 def test_xarray_reads_the_same(tmp_path):
     xarray = pytest.importorskip("xarray")
