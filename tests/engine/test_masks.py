@@ -188,6 +188,19 @@ def test_the_dtype_does_not_matter(fill, x64):
     np.testing.assert_allclose(low.astype(float), exact, 0.1, 0.03)
 
 
+@pytest.mark.parametrize("read", ["softmax", "logsumexp", "max", "sort"])
+def test_masks_of_half_precision(read):
+    """Of float16 ∞ alone counts as infinite: its numbers are ordinary ones up to the last."""
+    for fill in ("infinity", "lowest", -1e4):
+        f = masked("own", fill, read)
+        exact = jxp.deeplift(masked("own", -jnp.inf if fill == "infinity" else fill, read), REF[1])
+        found = jxp.deeplift(f, jnp.asarray(REF[1], jnp.float16))(jnp.asarray(X[1], jnp.float16))
+        change = float(f(X[1])) - float(f(REF[1]))
+        np.testing.assert_allclose(float(found.astype(float).sum()), change, 0.02, 0.02)
+        if fill != "lowest":  # another number in each dtype
+            np.testing.assert_allclose(found.astype(float), exact(X[1]), 0.05, 0.02)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_attention_to_padding_found_from_x(bias):
     """At a reference of zeros every key is padding: the softmax is even."""
