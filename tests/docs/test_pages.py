@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OWN_RULE, JOURNEYS, RELEVANCE, METRICS = (
+OWN_RULE, JOURNEYS, RELEVANCE, METRICS, STREAM = (
     (ROOT / "docs" / name).read_text()
-    for name in ("own_rule.md", "journeys.md", "relevance.md", "metrics.md")
+    for name in ("own_rule.md", "journeys.md", "relevance.md", "metrics.md", "stream.md")
 )
 
 
@@ -34,15 +34,18 @@ def test_a_rule_of_your_own_runs_and_its_message_is_the_real_one():
     assert blocks(OWN_RULE, "text") == [known["message"] + "\n"]
 
 
-@pytest.mark.parametrize("name", ["relevance.md", "metrics.md"])
+@pytest.mark.parametrize("name", ["relevance.md", "metrics.md", "stream.md"])
 def test_a_page_runs(name):
     run((ROOT / "docs" / name).read_text(), name)
 
 
 @pytest.mark.parametrize(
     "examples",
-    [blocks(page, "python")[n:] for page, n in ((OWN_RULE, 1), (RELEVANCE, 1), (METRICS, 3))],
-    ids=["own_rule", "relevance", "metrics"],
+    [
+        blocks(page, "python")[n:]
+        for page, n in ((OWN_RULE, 1), (RELEVANCE, 1), (METRICS, 3), (STREAM, 0))
+    ],
+    ids=["own_rule", "relevance", "metrics", "stream"],
 )
 def test_every_example_asserts_something(examples):
     assert all("assert" in block for block in examples)
@@ -50,8 +53,8 @@ def test_every_example_asserts_something(examples):
 
 @pytest.mark.parametrize(
     "page",
-    [OWN_RULE, JOURNEYS, RELEVANCE, METRICS],
-    ids=["own_rule", "journeys", "relevance", "metrics"],
+    [OWN_RULE, JOURNEYS, RELEVANCE, METRICS, STREAM],
+    ids=["own_rule", "journeys", "relevance", "metrics", "stream"],
 )
 def test_every_file_named_is_there(page):
     named = re.findall(r"`((?:[\w.]+/)*\w+\.(?:py|md))`", page)
