@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("own_rule.md", "journeys.md", "relevance.md", "metrics.md", "stream.md", "language_models.md")
+PAGES = ["own_rule", "journeys", "relevance", "metrics", "stream", "language_models"]
 OWN_RULE, JOURNEYS, RELEVANCE, METRICS, STREAM, LANGUAGE = (
-    (ROOT / "docs" / name).read_text() for name in PAGES
+    (ROOT / "docs" / f"{name}.md").read_text() for name in PAGES
 )
 
 
@@ -51,9 +51,7 @@ def test_a_page_runs(name):
     "examples",
     [
         blocks(page, "python")[n:]
-        for page, n in (
-            (OWN_RULE, 1), (RELEVANCE, 1), (METRICS, 3), (STREAM, 0), (LANGUAGE, 0)
-        )
+        for page, n in ((OWN_RULE, 1), (RELEVANCE, 1), (METRICS, 3), (STREAM, 0), (LANGUAGE, 0))
     ],
     ids=["own_rule", "relevance", "metrics", "stream", "language_models"],
 )
@@ -64,7 +62,7 @@ def test_every_example_asserts_something(examples):
 @pytest.mark.parametrize(
     "page",
     [OWN_RULE, JOURNEYS, RELEVANCE, METRICS, STREAM, LANGUAGE],
-    ids=[name.removesuffix(".md") for name in PAGES],
+    ids=PAGES,
 )
 def test_every_file_named_is_there(page):
     named = re.findall(r"`((?:[\w.]+/)*\w+\.(?:py|md))`", page)
