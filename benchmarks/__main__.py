@@ -11,6 +11,7 @@ from benchmarks import (
     agreement,
     faithfulness,
     genomics,
+    language,
     neurons,
     papers,
     paths,
@@ -36,6 +37,7 @@ BENCHMARKS = {
     "shapley": shapley,
     "paths": paths,
     "trust": trust,
+    "language": language,
 }
 RESULTS = Path(__file__).parent / "results"
 

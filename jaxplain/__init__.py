@@ -4,6 +4,7 @@ import importlib as _importlib
 
 from jaxplain import datasets as datasets
 from jaxplain import genomics as genomics
+from jaxplain import lm as lm
 from jaxplain import metrics as metrics
 from jaxplain import references as references
 from jaxplain import rules as rules
@@ -76,6 +77,7 @@ from jaxplain.named.api import intervene as intervene
 from jaxplain.named.api import names as names
 from jaxplain.named.api import neuron as neuron
 from jaxplain.named.api import tag as tag
+from jaxplain.named.rows import embedded as embedded
 from jaxplain.surrogate import RuleTable as RuleTable
 from jaxplain.surrogate import UnsupportedPrimitive as UnsupportedPrimitive
 from jaxplain.surrogate import override as override

@@ -59,6 +59,27 @@ class Game:
 
 
 @dataclass(frozen=True)
+class HostGame(Game):
+    """A game whose coalitions are run on the host, all masks (coalitions, players) at once."""
+
+    run: Callable[[np.ndarray], Any]
+
+    @classmethod
+    def of(cls, game: Game, run: Callable[[np.ndarray], Any]) -> HostGame:
+        """The game with other values."""
+        return cls(game.players, game.labels, game.shapes, game.value, game.chunk, run)
+
+    def values(self, mask_of: Callable[[Any], Mask], count: int) -> Any:
+        """As of a game; the masks must be known numbers, so not inside jit."""
+        masks = jax.vmap(mask_of)(jnp.arange(count))
+        if isinstance(masks, jax.core.Tracer):
+            raise TypeError("what runs on the host can't run inside jit: call it outside")
+        values = wide(jnp.asarray(self.run(np.asarray(masks, bool))))
+        self._check_finite(values, mask_of)
+        return values
+
+
+@dataclass(frozen=True)
 class Shown:
     """What is shown element by element, or put to a reference: an input, or a value inside f."""
 

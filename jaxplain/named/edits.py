@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from jaxplain.named.sites import Site, sites
+from jaxplain.named.sites import NAME, Site, sites
 from jaxplain.surrogate import compat, primitives, walk
 from jaxplain.surrogate.walk import Address
 
@@ -29,8 +29,11 @@ def read_and_edit(
     keep: Sequence[str] = (),
     edits: Mapping[str, Edit] | None = None,
     inputs: Mapping[str, Any] | None = None,
+    found: Mapping[str, Site] | None = None,
 ) -> tuple[list[Any], Values]:
     """The program's outputs, and the values of the names in `keep`, as they were before an edit.
+
+    Names are the program's own, unless others are given for what its equations compute.
 
     `edits[name]` is called with the value (of one step, inside scans), and with `inputs[name]`
     (the step's, which is stacked like the value) where there is one.
@@ -38,7 +41,7 @@ def read_and_edit(
     edits, inputs = dict(edits or {}), dict(inputs or {})
     if not edits and not keep:
         return compat.evaluate(closed_jaxpr, operands), {}
-    found = sites(closed_jaxpr)
+    found = sites(closed_jaxpr) if found is None else found
     asked = {name: found[name] for name in found if name in edits or name in keep}
     outputs, kept = _Editor(asked, keep, edits).evaluate(closed_jaxpr, operands, (), inputs)
     return outputs, {name: kept[name] for name in keep}
@@ -78,13 +81,14 @@ class _Editor:
     def _visit(
         self, eqn: JaxprEqn, values: list[Any], name: str, inputs: Values
     ) -> tuple[list[Any], Values]:
-        (value,) = values
+        is_tag = eqn.primitive is NAME
+        (value,) = values if is_tag else compat.bind(eqn, values)
         kept = {name: value} if name in self.keep else {}
         if name in self.edits:
             given = (inputs[name],) if name in inputs else ()
             with compat.source_of(eqn):
-                values = [replacement(self.edits[name](value, *given), value, name)]
-        return compat.bind(eqn, values), kept
+                value = replacement(self.edits[name](value, *given), value, name)
+        return compat.bind(eqn, [value]) if is_tag else [value], kept
 
     def _enter(
         self, eqn: JaxprEqn, values: list[Any], here: Address, inputs: Values

@@ -19,7 +19,7 @@ from jaxplain._types import At
 from jaxplain.surrogate import compat, walk
 from jaxplain.surrogate.walk import Address
 
-(_NAME,) = compat.resolve(["name"])
+(NAME,) = compat.resolve(["name"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _sites(jaxpr: ClosedJaxpr) -> Iterator[tuple[str, Site]]:
     for address, eqn in walk.equations(jaxpr):
         if eqn.primitive.name == "scan":
             scans[address] = eqn.params["length"]
-        if eqn.primitive is _NAME:
+        if eqn.primitive is NAME:
             steps = tuple(n for around, n in scans.items() if address[: len(around)] == around)
             aval: Any = eqn.outvars[0].aval
             value = jax.ShapeDtypeStruct(

@@ -12,6 +12,8 @@ from jaxplain.plots.charts import layers as layers
 from jaxplain.plots.charts import neurons as neurons
 from jaxplain.plots.images import compare as compare
 from jaxplain.plots.images import image as image
+from jaxplain.plots.matrix import Page as Page
+from jaxplain.plots.matrix import token_matrix as token_matrix
 from jaxplain.plots.sequences import logo as logo
 from jaxplain.plots.sequences import logos as logos
 from jaxplain.plots.sequences import time_series as time_series

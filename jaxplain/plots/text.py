@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from jaxplain.plots.common import AGAINST, FOR, numbers, signed, strongest
+from jaxplain.plots.common import AGAINST, FOR, need, numbers, signed, strongest
 
 
 class Html(str):
@@ -23,11 +23,12 @@ def tokens(
     title: str | None = None,
     percentile: float = 100.0,
     limit: float | None = None,
-) -> Html:
+    ax: Any = None,
+) -> Any:
     r"""Text whose tokens are shaded by their contributions, red for and blue against.
 
     Each token's number is its tooltip. Tokens and title are escaped: markup in them is shown, and
-    does nothing.
+    does nothing. (Of many outputs at once, to point at: `token_matrix`.)
 
     Args:
       tokens: the text's pieces, in order.
@@ -35,9 +36,10 @@ def tokens(
       title: a line above.
       percentile: where colours saturate, as in `image`.
       limit: where they do instead, in the units of scores.
+      ax: matplotlib's axes, for a picture in place of HTML.
 
     Returns:
-      A string of HTML, with the method by which notebooks show it.
+      A string of HTML, with the method by which notebooks show it; with `ax` the axes, drawn on.
 
     Raises:
       TypeError: the tokens are one string, or not all strings.
@@ -62,22 +64,74 @@ def tokens(
         limit = strongest(scores, percentile)
     if not limit > 0:
         raise ValueError(f"limit must be positive, and is {limit}")
+    if ax is not None:
+        return _drawn(ax, tokens, scores / limit, title)
     head = "" if title is None else f'<div style="{_TITLE}">{html.escape(title)}</div>'
     spans = (_span(token, score, limit) for token, score in zip(tokens, scores, strict=True))
     return Html(f'<div style="{_BOX}">{head}{_legend(limit)}{"".join(spans)}</div>')
 
 
-# Colours of its own, for pages that are dark.
+def _drawn(ax: Any, tokens: Sequence[str], shares: Any, title: str | None) -> Any:
+    """Text on axes, line by line, in the widths that matplotlib gives it."""
+    colors = need("matplotlib.colors")
+    ax.set_axis_off()
+    if title is not None:
+        ax.set_title(title.replace("$", r"\$"), loc="left")
+    ax.figure.draw_without_rendering()
+    frame, (letter, height) = ax.get_window_extent(), _letter(ax)
+    left, line = 0.0, 1
+    for token, share in zip(tokens, shares, strict=True):
+        for number, piece in enumerate(token.split("\n")):
+            # A font of one width: spaces at the ends, which matplotlib leaves out, count.
+            width = len(piece) * letter
+            if number or left + width > frame.width > width:
+                left, line = 0.0, line + 1
+            if piece.strip():
+                color = FOR if share > 0 else AGAINST
+                lead = letter * (len(piece) - len(piece.lstrip()))
+                ax.text(
+                    (left + lead) / frame.width,
+                    1 - 1.9 * line * height / frame.height,
+                    piece.strip().replace("$", r"\$"),
+                    family="monospace",
+                    transform=ax.transAxes,
+                    bbox={
+                        "facecolor": colors.to_rgba(color, 0.75 * min(abs(share), 1)),
+                        "edgecolor": "none",
+                        "pad": 1.5,
+                    },
+                )
+            left += width
+    return ax
+
+
+def _letter(ax: Any) -> tuple[float, float]:
+    """How far one letter is from the next, and their height, in dots."""
+    renderer = ax.figure.canvas.get_renderer()
+    texts = [ax.text(0, 0, "m" * n, family="monospace", transform=None) for n in (20, 40)]
+    few, many = (text.get_window_extent(renderer).width for text in texts)
+    height = texts[0].get_fontsize() * ax.figure.dpi / 72
+    for text in texts:
+        text.remove()
+    # A font's hints make letters wider where the picture is saved with fewer dots.
+    return max((many - few) / 20, _WIDEST * height), height
+
+
+_WIDEST = 0.635  # of a letter's height
+
+
+# The reader's scheme, light or dark; older browsers, which can't ask for it, get a light box.
 _BOX = (
-    "background: #fff; color: #000; padding: 0.5em; line-height: 2; font-family: monospace; "
-    "white-space: pre-wrap; overflow-wrap: anywhere"
+    "color-scheme: light dark; background: #fff; color: #000; "
+    "background: light-dark(#fff, #16181c); color: light-dark(#000, #f2f2f2); padding: 0.5em; "
+    "line-height: 2; font-family: monospace; white-space: pre-wrap; overflow-wrap: anywhere"
 )
-_TITLE = "color: #555; font-family: sans-serif; font-size: 90%; line-height: 1.4"
+_TITLE = "opacity: 0.7; font-family: sans-serif; font-size: 90%; line-height: 1.4"
 
 
 def _legend(limit: float) -> str:
     """The colours from the strongest against to the strongest for, with their numbers."""
-    shade = f"linear-gradient(to right, {AGAINST}{_opaque(1)}, #fff, {FOR}{_opaque(1)})"
+    shade = f"linear-gradient(to right, {AGAINST}{_opaque(1)}, transparent, {FOR}{_opaque(1)})"
     strip = (
         f"display: inline-block; width: 8em; height: 0.8em; margin: 0 0.5em; background: {shade}"
     )

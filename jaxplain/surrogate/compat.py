@@ -192,6 +192,13 @@ def scan_arity(params: dict[str, Any]) -> tuple[int, int]:
     return len(consts), len(carry)
 
 
+def carried_on(jaxpr: ClosedJaxpr, num_consts: int, num_carry: int) -> list[bool]:
+    """Which of a loop's carried values its body hands on as they came."""
+    body, _ = open_jaxpr(jaxpr)
+    before = body.invars[num_consts : num_consts + num_carry]
+    return [after is var for after, var in zip(body.outvars, before, strict=False)]
+
+
 def user_line(equations: Iterable[Any]) -> str:
     """The line of the user's code behind an equation, as 'file.py:12 (function)'.
 

@@ -48,9 +48,10 @@ def as_input(x: Tree) -> Any:
                 f"x{jax.tree_util.keystr(path)} has dtype {_dtype_name(leaf.dtype)}, and only "
                 "floating inputs have attributions by slopes or differences. Token ids and "
                 "categories: explain the embedding that they look up, by its name in `at=` "
-                "(`jaxplain.names` lists them, `jaxplain.tag` gives one), or f as a function of "
-                "the embedded input; methods that only evaluate f (`shapley_values`, `ablation`, "
-                "...) take integers as they are. Pixels: convert with `.astype(float)`."
+                "(`jaxplain.names` lists them, `jaxplain.tag` gives one), or g of "
+                "`e, g = jaxplain.embedded(f)(x)`; methods that only evaluate f "
+                "(`shapley_values`, `ablation`, ...) take integers as they are. Pixels: convert "
+                "with `.astype(float)`."
             )
         return leaf
 

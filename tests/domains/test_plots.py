@@ -310,7 +310,7 @@ def test_markup_in_tokens_stays_text():
 def test_tokens_are_red_for_and_blue_against():
     page = plots.tokens(["a", "b", "c"], [[1.0, 1.0], [-1.0, 0.0], [0.0, 0.0]])
     legend, page = page.split("</div>", 1)
-    assert f"{AGAINST}bf, #fff, {FOR}bf" in legend and "−2 to +2" in legend
+    assert f"{AGAINST}bf, transparent, {FOR}bf" in legend and "−2 to +2" in legend
     assert page.count(f"{FOR}bf") == 1  # 3/4 of 255
     assert page.count(f"{AGAINST}60") == 1  # half of that
     assert page.count(f"{AGAINST}00") == 1

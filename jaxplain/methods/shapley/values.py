@@ -7,13 +7,14 @@ own is a function of a vector of zeros and ones: `shapley_values(v, 0.0)(jnp.one
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain._types import Argnums, Explain, Function, Groups, Key, Tree
-from jaxplain.games.game import Game
+from jaxplain._types import Argnums, Array, Explain, Function, Groups, Key, Tree
+from jaxplain.games.game import Game, HostGame
 from jaxplain.methods.shapley import estimators, indices, unions
 from jaxplain.methods.shapley.explainer import ENUMERATED, explainer
 from jaxplain.surrogate import staging
@@ -77,6 +78,31 @@ def shapley_values(
         return estimators.index(game, "SII", 1, samples, key, standard_error)
 
     return explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
+
+
+def shapley_values_of_runs(
+    run: Callable[[np.ndarray], Any],
+    players: int,
+    *,
+    samples: int | None = None,
+    key: Key | None = None,
+) -> Array:
+    """Shapley values (players, *outputs) of a game whose coalitions are run on the host.
+
+    `run` takes all masks at once, (runs, players), and returns their values (runs, *outputs): what
+    can't be a program of one shape, such as a text without some of its words.
+    """
+
+    def scores(game: Game, key: Key) -> tuple[Any, Any]:
+        return estimators.index(HostGame.of(game, run), "SII", 1, samples, key, False)
+
+    blank = lambda x: x.sum()
+    explain = explainer(blank, 0.0, scores, samples, None, None, False, 0, arranged=_as_they_are)
+    return explain(jnp.ones(players)) if key is None else explain(jnp.ones(players), key=key)
+
+
+def _as_they_are(game: Game, values: Any) -> Any:
+    return values
 
 
 def banzhaf_values(
