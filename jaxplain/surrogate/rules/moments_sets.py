@@ -1,0 +1,197 @@
+r"""The moments of what weighs a set of values by their exponentials: maxima, logsumexp, softmax.
+
+A maximum of normal values is smooth: τ log Σ_j exp(m_j/τ) with τ² = 0.7225 v̄, v̄ the mean of their
+variances; a logsumexp is the same with τ² = 1 + 0.7225 v̄.  Its derivatives are ∂/∂m_j = p_j =
+softmax(m/τ)_j and, as of a normal value's mean, ∂/∂v_j = ½ ∂p_j/∂m_j = p_j (1 - p_j)/2τ.
+A relu is the maximum of a value and 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxplain._numerics.trees import root as safe_root
+from jaxplain.surrogate.backward import with_backward
+from jaxplain.surrogate.program import Equation
+from jaxplain.surrogate.rules import pooling
+from jaxplain.surrogate.values.lifted import settled
+from jaxplain.surrogate.values.moments import Moments, Nodes
+
+_SPREAD = 0.7225  # .85²: the logistic scale of a maximum of normal values, per variance
+
+Axes = tuple[int, ...]
+
+
+def largest(
+    operand: Moments, axes: Axes, dtype: Any, *, smallest: bool = False, floor: float = 0.0,
+    known: Any = None,
+) -> Moments:
+    """The smooth maximum over axes, which are kept; `known` is where there are elements at all.
+
+    `floor` is τ² without variance: 0 of a maximum, 1 of a logsumexp.
+    """
+    nodes, sign = operand.nodes, -1 if smallest else 1
+    count: Any = 1
+    for axis in axes:
+        count *= operand.shape[axis]
+    if known is not None:
+        count = jnp.maximum(jnp.sum(known, axes, keepdims=True), 1)
+
+    def forward(active: Any, known: Any) -> Any:
+        means, variance = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in active)
+        mean_variance = jnp.sum(variance, axes, keepdims=True) / count
+        scale = safe_root(floor + _SPREAD * nodes.spread(mean_variance))
+        found, share = soft_maximum(sign * means, scale, [a + 1 for a in axes])
+        mean_share = nodes.average(share)
+        curve = jnp.where(scale > 0, share * (1 - share) / jnp.where(scale > 0, 2 * scale, 1), 0)
+        spread = jnp.sum(mean_share * mean_share * variance, axes, keepdims=True)
+        results = (sign * found).astype(dtype), spread.astype(dtype)
+        return results, (share, sign * curve, mean_share)
+
+    def backward(saved: Any, cotangents: Any) -> Any:
+        share, curve, mean_share = saved
+        of_means, of_shared = cotangents
+        shared = nodes.gathered(curve * of_means) + mean_share * mean_share * of_shared
+        return (share * of_means).astype(operand.dtype), shared.astype(operand.variance.dtype)
+
+    active = operand.means, operand.variance
+    return Moments(*with_backward(forward, backward)(active, known), nodes)
+
+
+def soft_maximum(values: Any, scale: Any, axes: Sequence[int]) -> tuple[Any, Any]:
+    """τ log Σ exp(m/τ) and softmax(m/τ); of τ = 0 the maximum, which equals share."""
+    top = jnp.max(values, axes, keepdims=True)
+    top = jnp.where(jnp.isfinite(top), top, 0)
+    still = scale == 0
+    distance = (values - top) / jnp.where(still, 1, scale)
+    terms = jnp.where(still, (values == top).astype(values.dtype), jnp.exp(distance))
+    total = jnp.sum(terms, axes, keepdims=True)
+    positive = total > 0
+    sure = jnp.where(positive, total, 1)
+    grows = jnp.where(still, 0, scale * jnp.log(sure))
+    return jnp.where(positive, top + grows, -jnp.inf), terms / sure
+
+
+def relu(equation: Equation, operand: Any, *others: Any) -> list[Any]:
+    """max(x, 0)."""
+    operand = settled(operand)
+    if not isinstance(operand, Moments):
+        return equation.bind(operand, *others)
+    zero = jax.tree.map(jnp.zeros_like, operand)
+    return [pairwise(operand, zero, operand.dtype)]
+
+
+def pairwise(a: Moments, b: Moments, dtype: Any, *, smallest: bool = False) -> Moments:
+    """The larger (smaller) of two values, element by element."""
+    both = Moments(
+        jnp.stack([a.means, b.means], 1), jnp.stack([a.variance, b.variance]), a.nodes
+    )
+    found = largest(both, (0,), dtype, smallest=smallest)
+    return Moments(found.means[:, 0], found.variance[0], a.nodes)
+
+
+def maximum(equation: Equation, operand: Any) -> list[Any]:
+    """Over whole axes, or over windows."""
+    falls, dtype = equation.facts.falls, equation.aval.dtype
+    if equation.primitive.name in pooling.POOLS:
+        places, known = _windows(equation, operand, falls)
+        found = largest(places, (0,), dtype, smallest=falls, known=known)
+        return [Moments(found.means[:, 0], found.variance[0], operand.nodes)]
+    axes = tuple(equation.params["axes"])
+    found = largest(operand, axes, dtype, smallest=falls)
+    return [found.through(lambda v: v.reshape(equation.aval.shape))]
+
+
+def _windows(equation: Equation, operand: Moments, falls: bool) -> tuple[Moments, Any]:
+    """The elements of each window along a new axis in front, and where there are any."""
+
+    def elements(array: Any, outside: float) -> Any:
+        return jnp.stack(pooling.window_elements(equation, array, outside))
+
+    outside = jnp.inf if falls else -jnp.inf
+    means = jax.vmap(lambda v: elements(v, outside))(operand.means)
+    known = elements(jnp.ones(operand.shape, operand.dtype), 0)
+    return Moments(means, elements(operand.variance, 0), operand.nodes), known
+
+
+def softmax(equation: Equation, operand: Any, *others: Any) -> list[Any]:
+    """p_k of the means; V_i ← p̄_i² (V_i (1 - 2p̄_i) + Σ_j p̄_j² V_j)."""
+    operand = settled(operand)
+    if not isinstance(operand, Moments):
+        return equation.bind(operand, *others)
+    nodes, axes = operand.nodes, tuple(equation.params["axes"])
+
+    def forward(active: Any, others: Any) -> Any:
+        means, variance = active
+        shares = jax.vmap(lambda m: equation.function(m, *others))(means)
+        mean = nodes.average(shares)
+        spread = mean * mean * _contrast(mean, variance, axes)
+        return (shares, spread.astype(shares.dtype)), (shares, mean)
+
+    def backward(saved: Any, cotangents: Any) -> Any:
+        shares, mean = saved
+        of_means, of_shared = cotangents
+        inside = [a + 1 for a in axes]
+        centred = of_means - jnp.sum(shares * of_means, inside, keepdims=True)
+        shared = _contrast(mean, mean * mean * of_shared, axes, back=True)
+        return (shares * centred).astype(operand.dtype), shared.astype(operand.variance.dtype)
+
+    active = operand.means, operand.variance
+    return [Moments(*with_backward(forward, backward)(active, list(others)), nodes)]
+
+
+def _contrast(share: Any, array: Any, axes: Axes, back: bool = False) -> Any:
+    """V_i (1 - 2p_i) + Σ_j p_j² V_j, the variance of x_i - Σ_j p_j x_j; or its transpose."""
+    own = (1 - 2 * share) * array
+    if back:
+        return own + share * share * jnp.sum(array, axes, keepdims=True)
+    return own + jnp.sum(share * share * array, axes, keepdims=True)
+
+
+def logsumexp(equation: Equation, operand: Any, *others: Any) -> list[Any]:
+    """The smooth maximum whose scale is 1 without variance."""
+    operand = settled(operand)
+    if not isinstance(operand, Moments):
+        return equation.bind(operand, *others)
+    if equation.params.get("weighted"):
+        operand = _weighted(operand, others[0])
+    found = largest(operand, tuple(equation.params["axes"]), equation.aval.dtype, floor=1.0)
+    return [found.through(lambda v: v.reshape(equation.aval.shape))]
+
+
+def _weighted(operand: Moments, weight: Any) -> Moments:
+    """The values with the logarithms of their weights added."""
+    seen = weight > 0
+    shift = jnp.where(seen, jnp.log(jnp.where(seen, weight, 1)), -jnp.inf).astype(operand.dtype)
+    means = jnp.where(seen, operand.means, 0) + shift
+    return Moments(means, jnp.where(seen, operand.variance, 0), operand.nodes)
+
+
+def log_softmax(equation: Equation, operand: Any, *others: Any) -> list[Any]:
+    """x less its logsumexp; V_i ← V_i (1 - 2p̄_i) + Σ_j p̄_j² V_j."""
+    operand = settled(operand)
+    if not isinstance(operand, Moments):
+        return equation.bind(operand, *others)
+    axes = tuple(equation.params["axes"])
+    subtracted = largest(operand, axes, equation.aval.dtype, floor=1.0)
+    shares = jnp.exp(operand.means - subtracted.means)
+    variance = contrasted(operand.nodes, shares, operand.variance, axes)
+    return [Moments(operand.means - subtracted.means, variance, operand.nodes)]
+
+
+def contrasted(nodes: Nodes, shares: Any, variance: Any, axes: Axes) -> Any:
+    """`_contrast` with shares that count as constants."""
+
+    def forward(active: Any, _: Any) -> Any:
+        variance, shares = active
+        mean = nodes.average(shares)
+        return _contrast(mean, variance, axes), mean
+
+    def backward(mean: Any, cotangent: Any) -> Any:
+        return _contrast(mean, cotangent, axes, back=True), None
+
+    return with_backward(forward, backward)((variance, shares), None)
