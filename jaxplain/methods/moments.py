@@ -85,7 +85,7 @@ def moment_shapley(
       >>> import jax, jax.numpy as jnp, jaxplain as jxp
       >>> f = lambda x: jax.nn.relu(x @ jnp.array([2.0, -1.0, -1.0]) + 0.5)
       >>> jxp.moment_shapley(f, 0.0)(jnp.ones(3))  # Shapley: 4/3, -2/3, -2/3
-      Array([ 1.3, -0.6, -0.6], dtype=float32)
+      Array([ 1.3935089 , -0.69675446, -0.69675446], dtype=float32)
 
     Source: this library; the integral is Owen's (Management Science 18, 1972), moments as in
     Ancona, Öztireli & Gross, arXiv 1903.10992, which takes a pass for every player.
@@ -112,19 +112,28 @@ def moment_shapley(
         values = game.values(_Plan.of(nodes, min(anchors, game.count)))
         rise = wide(y) - wide(y0)
         if repair:
-            values = _repaired(values, rise)
+            values = _repaired(values, rise, _rounding(y, y0))
         result = game.like_x(values)
         return (result, (rise - jnp.sum(values)).astype(y.dtype)) if return_gap else result
 
     return explain
 
 
-def _repaired(values: Any, rise: Any) -> Any:
-    """φ_i + g |φ_i|/Σ|φ|: what has no effect gets nothing of the gap."""
+def _rounding(y: Any, y0: Any) -> Any:
+    """That of y - y0."""
+    return float(jnp.finfo(y.dtype).eps) / 2 * (jnp.abs(wide(y)) + jnp.abs(wide(y0)))
+
+
+def _repaired(values: Any, rise: Any, rounding: Any) -> Any:
+    """φ_i + g |φ_i|/Σ|φ|: what has no effect gets nothing of the gap.
+
+    As far as the gap is more than rounding: of a small change the values have all their digits.
+    """
+    gap = rise - jnp.sum(values)
+    gap = jnp.sign(gap) * jnp.maximum(jnp.abs(gap) - rounding, 0)
     sizes = jnp.abs(values)
     total = jnp.sum(sizes)
-    share = sizes / jnp.where(total == 0, 1, total)
-    return values + (rise - jnp.sum(values)) * share
+    return values + gap * (sizes / jnp.where(total == 0, 1, total))
 
 
 @dataclasses.dataclass(frozen=True)

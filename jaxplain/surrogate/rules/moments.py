@@ -32,7 +32,7 @@ from jaxplain.surrogate.rules.parted import entrance
 from jaxplain.surrogate.rules.whole import unwalkable
 from jaxplain.surrogate.table import RuleTable
 from jaxplain.surrogate.values.lifted import Lifted, settled
-from jaxplain.surrogate.values.moments import Function, Moments, Nodes, Segment
+from jaxplain.surrogate.values.moments import Function, Moments, Nodes, Segment, at_nodes
 from jaxplain.surrogate.values.pair import active_roots, is_inexact, is_real
 from jaxplain.surrogate.values.region import Expression
 
@@ -142,14 +142,6 @@ def _all_real(operands: Sequence[Any]) -> bool:
     return all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes)
 
 
-def at_nodes(equation: Equation, operands: Sequence[Any]) -> list[Any]:
-    """The equation at the means of every node."""
-    lifted = [isinstance(operand, Moments) for operand in operands]
-    arrays = [o.means if isinstance(o, Moments) else o for o in operands]
-    axes = [0 if is_lifted else None for is_lifted in lifted]
-    return jax.vmap(equation.bind, axes)(*arrays)
-
-
 def discrete(equation: Equation, *operands: Any) -> list[Any]:
     """Booleans and integers: those of each node's means."""
     return _certain(at_nodes(equation, operands), operands)
@@ -221,7 +213,7 @@ def elementwise(equation: Equation, *operands: Any) -> list[Any]:
         return native(equation, *map(settled, operands))
     if len(roots) == 1 or not jnp.issubdtype(equation.aval.dtype, jnp.floating):
         return [Function(equation, operands, settle)]
-    if name == "div" and isinstance(operands[1], Lifted):
+    if name == "div" and isinstance(operands[0], Lifted) and isinstance(operands[1], Lifted):
         return _quotient(equation, *operands)
     operands = tuple(map(settled, operands))
     active = _active(operands)
@@ -265,12 +257,17 @@ def _squared(equation: Equation, operands: Sequence[Any]) -> Callable[[Any], Any
 
 def _quotient(equation: Equation, a: Any, b: Any) -> list[Any]:
     """a · (1/b), the inverse as a function of what b is one of."""
-    (inverse,) = compat.resolve(["integer_pow"])
+    ones = jnp.ones(equation.aval.shape, equation.aval.dtype)
+    (inverse,) = elementwise(equation, ones, b)
     (times,) = compat.resolve(["mul"])
-    inverted = Equation(inverse, equation.inputs[1:], equation.outputs, {"y": -1}, origin=equation.origin)
-    (of_b,) = elementwise(inverted, b)
-    product = Equation(times, equation.inputs, equation.outputs, {}, origin=equation.origin)
-    return elementwise(product, a, of_b)
+    return elementwise(_Times(times, (), equation.outputs, {}, origin=equation.origin), a, inverse)
+
+
+class _Times(Equation):
+    """A product that no program has."""
+
+    def bind(self, *values: Any) -> list[Any]:
+        return [jax.lax.mul(*values)]
 
 
 def settle(function: Function) -> Any:

@@ -19,7 +19,8 @@ from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules import pooling
 from jaxplain.surrogate.values.lifted import settled
-from jaxplain.surrogate.values.moments import Moments, Nodes
+from jaxplain.surrogate.values.moments import Moments, Nodes, at_nodes
+from jaxplain.surrogate.values.pair import is_real
 
 _SPREAD = 0.7225  # .85²: the logistic scale of a maximum of normal values, per variance
 
@@ -81,6 +82,8 @@ def relu(equation: Equation, operand: Any, *others: Any) -> list[Any]:
     operand = settled(operand)
     if not isinstance(operand, Moments):
         return equation.bind(operand, *others)
+    if not is_real(operand):
+        return [Moments.certain(at_nodes(equation, [operand, *others])[0], operand)]
     zero = jax.tree.map(jnp.zeros_like, operand)
     return [pairwise(operand, zero, operand.dtype)]
 
@@ -124,10 +127,11 @@ def softmax(equation: Equation, operand: Any, *others: Any) -> list[Any]:
     if not isinstance(operand, Moments):
         return equation.bind(operand, *others)
     nodes, axes = operand.nodes, tuple(equation.params["axes"])
+    others = tuple(map(settled, others))  # what is frozen
 
     def forward(active: Any, others: Any) -> Any:
         means, variance = active
-        shares = jax.vmap(lambda m: equation.function(m, *others))(means)
+        (shares,) = at_nodes(equation, [Moments(means, None, nodes), *others])
         mean = nodes.average(shares)
         spread = mean * mean * _contrast(mean, variance, axes)
         return (shares, spread.astype(shares.dtype)), (shares, mean)

@@ -10,6 +10,7 @@ then those of the lognormal.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from jaxplain.surrogate import compat
 from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.rules.chain import slope
 from jaxplain.surrogate.values.moments import Function, Moments
+from jaxplain.surrogate.values.pair import is_real
 from jaxplain.surrogate.values.region import Expression
 
 # Gauss-Hermite, of the standard normal: the points on either side of 0, and their weights.
@@ -74,19 +76,46 @@ def _heard(slope: Any, cotangent: Any) -> Any:
 
 
 def _statistics(expression: Expression) -> Callable[..., Statistics]:
-    if any(map(has_a_domain, expression.nodes)):
-        return on_a_domain
-    kinked = any(node.equation.facts.kinked for node in expression.nodes)
-    return by_differences if kinked else by_derivatives
+    """The way to take them: by what the function is made of."""
+    limited = [node for node in expression.nodes if _is_limited(node)]
+    if any(node.operands[-1 if _divides(node) else 0].linear for node in limited):
+        return functools.partial(_where_finite, on_a_domain)
+    kinked = any(node.equation.facts.kinked or not is_real(node) for node in expression.nodes)
+    found = by_differences if kinked else by_derivatives
+    return functools.partial(_where_finite, found) if limited else found
 
 
-def has_a_domain(node: Any) -> bool:
-    """Whether an equation is defined, or smooth, on a part of the line only."""
-    name = node.equation.primitive.name
-    if name == "div":
+def _is_limited(node: Any) -> bool:
+    """Whether an equation is defined, or smooth, on a part of the line only, of what depends on x.
+
+    Where that is affine in the value, the value has this domain; else, as in log(1 + exp x), it may
+    well never leave it.
+    """
+    if _divides(node):
         return isinstance(node.operands[1], Moments | Function)
+    name = node.equation.primitive.name
     negative = name == "integer_pow" and node.equation.params["y"] < 0
-    return node.equation.facts.domain or negative
+    limited = node.equation.facts.domain or negative
+    return limited and isinstance(node.operands[0], Moments | Function)
+
+
+def _divides(node: Any) -> bool:
+    return node.equation.primitive.name == "div"
+
+
+def _where_finite(
+    statistics: Callable[..., Statistics],
+    expression: Expression,
+    constants: Any,
+    means: Any,
+    variances: Any,
+) -> Statistics:
+    """The node's own value and derivative where a point left the domain."""
+    found = statistics(expression, constants, means, variances)
+    at_mean, own = _with_derivative(_at_nodes(expression, constants))(means)
+    rest = Statistics(at_mean, own, jnp.zeros_like(own), own)
+    inside = functools.reduce(jnp.logical_and, map(jnp.isfinite, found))
+    return Statistics(*(jnp.where(inside, f, r) for f, r in zip(found, rest, strict=True)))
 
 
 def _points(function: Callable[[Any], Any], middle: Any, deviation: Any) -> tuple[Any, Any, Any]:
@@ -115,7 +144,7 @@ def by_derivatives(
 
 
 def on_a_domain(expression: Expression, constants: Any, means: Any, variances: Any) -> Statistics:
-    """Five points of the logarithm; the node's own derivative where that leads outside.
+    """Five points of the logarithm; no number at 0, which has none.
 
     With ρ = v/m², σ² = log(1 + ρ) and μ = log |m| - σ²/2 the value ±exp(μ + σ ε) has mean m and
     variance v.  A = E h′ and B = ½ E h″ of h(y) = g(±exp y) make ∂G/∂m and ∂G/∂v.
@@ -137,12 +166,7 @@ def on_a_domain(expression: Expression, constants: Any, means: Any, variances: A
     )
     # As a derivative by the value: sign · exp y is.
     found = found._replace(of_mean=sign * found.of_mean, slope=sign * found.slope)
-    at_mean, own = _with_derivative(evaluate)(means)
-    rest = Statistics(at_mean, own, jnp.zeros_like(own), own)
-    inside = means != 0
-    for array in found:
-        inside &= jnp.isfinite(array)
-    return Statistics(*(jnp.where(inside, f, r) for f, r in zip(found, rest, strict=True)))
+    return Statistics(*(jnp.where(means == 0, jnp.nan, array) for array in found))
 
 
 def by_differences(

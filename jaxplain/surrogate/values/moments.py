@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.values.lifted import Lifted
 from jaxplain.surrogate.values.pair import Paired
 from jaxplain.surrogate.values.region import Expression, Region
@@ -206,7 +207,8 @@ class Function(Region):
 
     def at(self, roots: Sequence[Any]) -> Any:
         """The expression at values of its roots with a leading axis."""
-        return at_nodes(Expression(self), roots)
+        expression = Expression(self)
+        return jax.vmap(lambda roots: expression.evaluate(roots, expression.constants))(list(roots))
 
     @property
     def reference(self) -> Any:
@@ -217,6 +219,8 @@ class Function(Region):
         return self.settle_by(self)
 
 
-def at_nodes(expression: Expression, roots: Sequence[Any]) -> Any:
-    """An expression at values of its roots that have an axis in front."""
-    return jax.vmap(lambda roots: expression.evaluate(roots, expression.constants))(list(roots))
+def at_nodes(equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """An equation's outputs at the means of every node."""
+    lifted = [isinstance(operand, Moments) for operand in operands]
+    arrays = [o.means if isinstance(o, Moments) else o for o in operands]
+    return jax.vmap(equation.bind, [0 if is_lifted else None for is_lifted in lifted])(*arrays)
