@@ -35,7 +35,7 @@ def moment_shapley(
     return_gap: bool = False,
     argnums: Argnums = 0,
 ) -> Explain:
-    r"""Shapley values by moments: nearer to the exact ones than other rules, for nodes + 1 gradients.
+    r"""Shapley values by moments, the nearest at a few gradients: nodes + 1 of them.
 
     Let each player be at x with probability q_i, else at the reference. The Shapley value is
 
@@ -106,10 +106,9 @@ def moment_shapley(
         tree = jax.tree.structure(staging.pick(args, argnums))
         x = jax.tree.unflatten(tree, list(staged.leaves))
         reference = staging.as_reference(ref, x)
-        value_at = staging.scalar(f, args, argnums)
-        y, y0 = value_at(x), value_at(reference)
-        game = _Game(staged.jaxpr, x, reference, groups)
+        game = _Game(staged, x, reference, groups)
         values = game.values(_Plan.of(nodes, min(anchors, game.count)))
+        y, y0 = map(staging.scalar(f, args, argnums), (x, reference))
         rise = wide(y) - wide(y0)
         if repair:
             values = _repaired(values, rise, _rounding(y, y0))
@@ -172,9 +171,7 @@ class _Plan:
     @property
     def places(self) -> tuple[tuple[float, ...], ...]:
         """Of each state: how far along the common direction, and along each anchor's."""
-        return tuple(
-            (p, *map(float, row)) for p, row in zip(self.t, self.anchored, strict=True)
-        )
+        return tuple((p, *map(float, row)) for p, row in zip(self.t, self.anchored, strict=True))
 
     @property
     def nodes(self) -> Nodes:
@@ -189,8 +186,8 @@ class _Plan:
 class _Game:
     """f between its reference and x, with elements or groups of them as players."""
 
-    def __init__(self, jaxpr: Any, x: Tree, reference: Tree, groups: Groups):
-        self.jaxpr, self.x = jaxpr, x
+    def __init__(self, staged: staging.Staged, x: Tree, reference: Tree, groups: Groups):
+        self.staged, self.x = staged, x
         self.starts = jax.tree.leaves(reference)
         self.deltas = [v - v0 for v, v0 in zip(jax.tree.leaves(x), self.starts, strict=True)]
         self.labels, self.count = as_players(groups, x)
@@ -203,23 +200,21 @@ class _Game:
         """The players' values, before the repair."""
         nodes = plan.nodes
         anchors = self._largest(plan.anchored.shape[1])
-        free = [self._without(anchors, p, d) for p, d in zip(self.players, self.deltas, strict=True)]
+        free = [
+            self._without(anchors, p, d) for p, d in zip(self.players, self.deltas, strict=True)
+        ]
         columns = [
             jnp.concatenate([d[None], self._apart(anchors, p, delta)])
             for d, p, delta in zip(free, self.players, self.deltas, strict=True)
         ]
-        joint = [self._apart(np.arange(self.count), p, d) if self.grouped else None
-                 for p, d in zip(self.players, free, strict=True)]
+        joint = [
+            self._apart(np.arange(self.count), p, d) if self.grouped else None
+            for p, d in zip(self.players, free, strict=True)
+        ]
 
         def means(starts: Any, variances: Any) -> Any:
-            operands = [
-                Segment(start, column, variance, players, plan.places, nodes)
-                for start, column, variance, players in zip(
-                    starts, columns, variances, joint, strict=True
-                )
-            ]
-            (y,) = map(settled, interpret(moments(), self.jaxpr, operands))
-            return y.means if isinstance(y, Moments) else jnp.broadcast_to(y, len(nodes))
+            leaves = zip(starts, columns, variances, joint, strict=True)
+            return self._at_nodes([Segment(*leaf, plan.places, nodes) for leaf in leaves], nodes)
 
         if self.grouped:
             ones = [jnp.ones(self.count, d.dtype) for d in free]
@@ -234,6 +229,14 @@ class _Game:
             curved = [wide(d) * wide(d * v) for d, v in zip(free, of_variances, strict=True)]
             values += self._gathered(curved)
         return values.at[anchors].set(plan.of_anchors @ wide(y)) if len(anchors) else values
+
+    def _at_nodes(self, operands: list[Segment], nodes: Nodes) -> Any:
+        """f's mean at every node."""
+        outputs = list(map(settled, interpret(moments(), self.staged.jaxpr, operands)))
+        plain = [y.at_reference if isinstance(y, Moments) else y for y in outputs]
+        staging.check_scalar(jax.tree.unflatten(self.staged.tree, plain))
+        (y,) = outputs
+        return y.means if isinstance(y, Moments) else jnp.broadcast_to(y, len(nodes))
 
     def _gathered(self, parts: list[Any]) -> Any:
         """The sum of each player's elements."""

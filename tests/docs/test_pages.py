@@ -34,7 +34,7 @@ def test_a_rule_of_your_own_runs_and_its_message_is_the_real_one():
     assert blocks(OWN_RULE, "text") == [known["message"] + "\n"]
 
 
-@pytest.mark.parametrize("name", ["relevance.md", "metrics.md"])
+@pytest.mark.parametrize("name", ["relevance.md", "metrics.md", "moments.md"])
 def test_a_page_runs(name):
     run((ROOT / "docs" / name).read_text(), name)
 

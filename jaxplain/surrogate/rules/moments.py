@@ -270,7 +270,7 @@ class _Times(Equation):
         return [jax.lax.mul(*values)]
 
 
-def settle(function: Function) -> Any:
+def settle(function: Any) -> Moments:
     """A function of one value, when it is asked for."""
     roots = function.roots
     if not is_real(function) or not all(map(is_real, roots)):
@@ -318,8 +318,10 @@ def by_slopes(equation: Equation, *operands: Any) -> list[Any]:
         return pull(jnp.ones_like(y))
 
     rest = [None if i in active else _means(o) for i, o in enumerate(operands)]
-    axes = [0 if isinstance(o, Moments) and r is not None else None
-            for o, r in zip(operands, rest, strict=True)]
+    axes = [
+        0 if isinstance(o, Moments) and r is not None else None
+        for o, r in zip(operands, rest, strict=True)
+    ]
 
     def forward(active: Any, rest: Any) -> Any:
         variances, means = active
@@ -370,8 +372,10 @@ def native(equation: Equation, *operands: Any) -> list[Any]:
 def _by_jacobian(equation: Equation, operands: Sequence[Any], active: list[int]) -> list[Any]:
     nodes = _nodes(operands)
     rest = [None if i in active else _means(o) for i, o in enumerate(operands)]
-    axes = [0 if isinstance(o, Moments) and r is not None else None
-            for o, r in zip(operands, rest, strict=True)]
+    axes = [
+        0 if isinstance(o, Moments) and r is not None else None
+        for o, r in zip(operands, rest, strict=True)
+    ]
 
     def jacobian(means: Sequence[Any], rest: Sequence[Any]) -> Any:
         def at(means: Sequence[Any]) -> Any:

@@ -28,7 +28,12 @@ Axes = tuple[int, ...]
 
 
 def largest(
-    operand: Moments, axes: Axes, dtype: Any, *, smallest: bool = False, floor: float = 0.0,
+    operand: Moments,
+    axes: Axes,
+    dtype: Any,
+    *,
+    smallest: bool = False,
+    floor: float = 0.0,
     known: Any = None,
 ) -> Moments:
     """The smooth maximum over axes, which are kept; `known` is where there are elements at all.
@@ -60,7 +65,8 @@ def largest(
         return (share * of_means).astype(operand.dtype), shared.astype(operand.variance.dtype)
 
     active = operand.means, operand.variance
-    return Moments(*with_backward(forward, backward)(active, known), nodes)
+    found_means, spread = with_backward(forward, backward)(active, known)
+    return Moments(found_means, spread, nodes)
 
 
 def soft_maximum(values: Any, scale: Any, axes: Sequence[int]) -> tuple[Any, Any]:
@@ -90,9 +96,7 @@ def relu(equation: Equation, operand: Any, *others: Any) -> list[Any]:
 
 def pairwise(a: Moments, b: Moments, dtype: Any, *, smallest: bool = False) -> Moments:
     """The larger (smaller) of two values, element by element."""
-    both = Moments(
-        jnp.stack([a.means, b.means], 1), jnp.stack([a.variance, b.variance]), a.nodes
-    )
+    both = Moments(jnp.stack([a.means, b.means], 1), jnp.stack([a.variance, b.variance]), a.nodes)
     found = largest(both, (0,), dtype, smallest=smallest)
     return Moments(found.means[:, 0], found.variance[0], a.nodes)
 
@@ -145,7 +149,8 @@ def softmax(equation: Equation, operand: Any, *others: Any) -> list[Any]:
         return (shares * centred).astype(operand.dtype), shared.astype(operand.variance.dtype)
 
     active = operand.means, operand.variance
-    return [Moments(*with_backward(forward, backward)(active, list(others)), nodes)]
+    found_means, found_spread = with_backward(forward, backward)(active, list(others))
+    return [Moments(found_means, found_spread, nodes)]
 
 
 def _contrast(share: Any, array: Any, axes: Axes, back: bool = False) -> Any:

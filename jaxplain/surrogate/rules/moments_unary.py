@@ -64,10 +64,9 @@ def unary(expression: Expression, root: Moments, output: Function) -> Moments:
             shared.astype(root.variance.dtype),
         )
 
-    return Moments(
-        *with_backward(forward, backward)((root.means, root.variance), expression.constants),
-        nodes,
-    )
+    active = root.means, root.variance
+    means, variance = with_backward(forward, backward)(active, expression.constants)
+    return Moments(means, variance, nodes)
 
 
 def _heard(slope: Any, cotangent: Any) -> Any:

@@ -63,7 +63,8 @@ def _winners(equation: Equation, end: Any, end0: Any, here: Any) -> tuple[Any, A
         number = _sum_of_places(equation, ends, jnp.ones_like(x))
         return ends, jnp.maximum(number, 1)
     bits = jnp.zeros(y.shape, _unsigned(math.prod(equation.params["window_dimensions"])))
-    places = zip(window_elements(equation, x, math.nan), window_elements(equation, x0, math.nan), strict=True)
+    elements, elements0 = (window_elements(equation, end, math.nan) for end in (x, x0))
+    places = zip(elements, elements0, strict=True)
     for number, (element, element0) in enumerate(places):
         wins = jnp.where(here, element == y, element0 == y0)
         bits = bits | (wins.astype(bits.dtype) << number)

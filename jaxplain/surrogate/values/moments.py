@@ -131,7 +131,7 @@ class Moments(Paired):
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Segment(Lifted):
-    """A value that is still affine in the input: start + Σ_c places[k][c] · directions[c] at node k.
+    """A value that is affine in the input: start + Σ_c places[k][c] · directions[c] at node k.
 
     It waits with its means, so that the first learned map is applied to a few directions and not
     to every node, and on the way back once to the sum of what arrives at the nodes.  What arrives
