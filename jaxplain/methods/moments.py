@@ -85,7 +85,7 @@ def moment_shapley(
       >>> import jax, jax.numpy as jnp, jaxplain as jxp
       >>> f = lambda x: jax.nn.relu(x @ jnp.array([2.0, -1.0, -1.0]) + 0.5)
       >>> jxp.moment_shapley(f, 0.0)(jnp.ones(3))  # Shapley: 4/3, -2/3, -2/3
-      Array([ 1.3935089 , -0.69675446, -0.69675446], dtype=float32)
+      Array([ 1.3935, -0.6968, -0.6968], dtype=float32)
 
     Source: this library; the integral is Owen's (Management Science 18, 1972), moments as in
     Ancona, Öztireli & Gross, arXiv 1903.10992, which takes a pass for every player.
@@ -180,6 +180,7 @@ class _Plan:
             tuple(p * (1 - p) for p in self.t),
             tuple(1 - 2 * p for p in self.t),
             tuple(map(float, weights / weights.sum())),
+            drifts=bool(self.anchored.size),  # which pay beside anchors only
         )
 
 

@@ -32,7 +32,7 @@ from jaxplain.surrogate.rules.parted import entrance
 from jaxplain.surrogate.rules.whole import unwalkable
 from jaxplain.surrogate.table import RuleTable
 from jaxplain.surrogate.values.lifted import Lifted, settled
-from jaxplain.surrogate.values.moments import Function, Moments, Nodes, Segment, at_nodes
+from jaxplain.surrogate.values.moments import Function, Moments, Nodes, Segment, at_nodes, still
 from jaxplain.surrogate.values.pair import active_roots, is_inexact, is_real
 from jaxplain.surrogate.values.region import Expression
 
@@ -72,7 +72,7 @@ def moments() -> RuleTable:
 def linear(equation: Equation, *operands: Any) -> list[Any]:
     """Means by the equation itself; the variance likewise, where each weight is 0 or ±1."""
     if _is_segment(operands) and len(equation.outputs) == 1:
-        return [_along(equation, operands, lambda _: _moved(equation, operands)[0])]
+        return [_along(equation, operands, lambda _: _moved(equation, operands, "variance")[0])]
     operands = tuple(map(settled, operands))
     nodes = _nodes(operands)
     floats = [atom.aval.dtype for atom in equation.outputs] + [o.dtype for o in _active(operands)]
@@ -81,19 +81,24 @@ def linear(equation: Equation, *operands: Any) -> list[Any]:
     means = at_nodes(equation, operands)
     if not all(jnp.issubdtype(dtype, jnp.inexact) for dtype in floats):
         return _certain(means, operands)
-    return list(map(lambda m, v: Moments(m, v, nodes), means, _moved(equation, operands)))
+    variances, drifts = (_moved(equation, operands, part) for part in ("variance", "drift"))
+    return [
+        Moments(*parts[:2], nodes, parts[2]) for parts in zip(means, variances, drifts, strict=True)
+    ]
 
 
-def _moved(equation: Equation, operands: Sequence[Any]) -> list[Any]:
+def _moved(equation: Equation, operands: Sequence[Any], part: str) -> list[Any]:
     """The equation on variances, where constants have none; by each node's indices, averaged."""
     name = equation.primitive.name
+    if part == "drift" and not _nodes(operands).drifts:
+        return [None] * len(equation.outputs)
     if name in _OTHER_SIGN:
         (primitive,) = compat.resolve([_OTHER_SIGN[name]])
         equation = Equation(primitive, equation.inputs, equation.outputs, equation.params)
     decided = [i for i, o in enumerate(operands) if isinstance(o, Moments) and not is_inexact(o)]
 
     def at(indices: Sequence[Any]) -> list[Any]:
-        filled = [_variance(o, i < 1 and name == "select_n") for i, o in enumerate(operands)]
+        filled = [_part(o, part, i < 1 and name == "select_n") for i, o in enumerate(operands)]
         for i, index in zip(decided, indices, strict=True):
             filled[i] = index
         return equation.bind(*filled)
@@ -105,10 +110,10 @@ def _moved(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     return list(map(nodes.average, found))
 
 
-def _variance(operand: Any, chooses: bool) -> Any:
-    """A value's variance; indices and predicates as they are."""
+def _part(operand: Any, part: str, chooses: bool) -> Any:
+    """A value's variance, or drift; indices and predicates as they are."""
     if isinstance(operand, Moments | Segment):
-        return operand.variance
+        return getattr(operand, part)
     numbers = jnp.issubdtype(jnp.result_type(operand), jnp.inexact) and not chooses
     return jnp.zeros_like(operand) if numbers else operand
 
@@ -167,9 +172,15 @@ def bilinear(equation: Equation, *operands: Any) -> list[Any]:
     (position,) = active
     x, weight = operands[position], operands[1 - position]
     (means,) = at_nodes(equation, operands)
-    squared: list[Any] = list(operands)
-    squared[position], squared[1 - position] = x.variance, weight * weight
-    return [Moments(means, equation.function(*squared), x.nodes)]
+
+    def spread(variance: Any, squares: Any) -> Any:
+        filled: list[Any] = list(operands)
+        filled[position], filled[1 - position] = variance, squares
+        return equation.function(*filled)
+
+    squares = weight * weight
+    drift = still(spread, x.drift, squares) if x.nodes.drifts else None
+    return [Moments(means, spread(x.variance, squares), x.nodes, drift)]
 
 
 def product(equation: Equation, a: Moments, b: Moments, *rest: Any) -> Moments:
@@ -181,19 +192,30 @@ def product(equation: Equation, a: Moments, b: Moments, *rest: Any) -> Moments:
     means = jax.vmap(times)(a.means, b.means)
     average = a.nodes.average
 
+    def spread(variances: Any, squares: Any) -> Any:
+        return times(variances[0], squares[1]) + times(squares[0], variances[1])
+
     def forward(active: Any, _: Any) -> Any:
-        variances, means = active
+        variances, drifts, means = active
         squares = [jnp.square(average(m)).astype(m.dtype) for m in means]
-        return times(variances[0], squares[1]) + times(squares[0], variances[1]), squares
+        found = spread(variances, squares)
+        return (found, None if drifts is None else jnp.zeros_like(found)), squares
 
-    def backward(squares: Any, cotangent: Any) -> Any:
-        def spread(variances: Any) -> Any:
-            return times(variances[0], squares[1]) + times(squares[0], variances[1])
+    def backward(squares: Any, cotangents: Any) -> Any:
+        def back(cotangent: Any) -> Any:
+            return jax.linear_transpose(lambda v: spread(v, squares), list(squares))(cotangent)[0]
 
-        return jax.linear_transpose(spread, list(squares))(cotangent)[0], None
+        of_variance, of_drift = cotangents
+        return back(of_variance), None if of_drift is None else back(of_drift), None
 
-    active = [a.variance, b.variance], [a.means, b.means]
-    return Moments(means, with_backward(forward, backward)(active, None), a.nodes)
+    drifts = [a.drift, b.drift] if a.nodes.drifts else None
+    active = [a.variance, b.variance], drifts, [a.means, b.means]
+    return Moments(means, *_of(with_backward(forward, backward)(active, None), a.nodes))
+
+
+def _of(parts: Any, nodes: Nodes) -> tuple[Any, Nodes, Any]:
+    """A variance and a drift as a value has them."""
+    return parts[0], nodes, parts[1]
 
 
 # Elementwise equations.
@@ -294,7 +316,8 @@ def _affine(function: Function) -> Moments:
 
     like = jnp.zeros(root.shape, root.dtype)
     factor = jax.jvp(at, (like,), (jnp.ones_like(like),))[1]
-    return Moments(function.means, factor * factor * root.variance, root.nodes)
+    drift = None if root.drift is None else factor * factor * root.drift
+    return Moments(function.means, factor * factor * root.variance, root.nodes, drift)
 
 
 def by_slopes(equation: Equation, *operands: Any) -> list[Any]:
@@ -335,7 +358,7 @@ def by_slopes(equation: Equation, *operands: Any) -> list[Any]:
     found = with_backward(forward, backward)(
         ([o.variance for o in moving], [o.means for o in moving]), rest
     )
-    return [Moments(means, found, nodes)]
+    return [Moments.begin(means, found, nodes)]
 
 
 def _means(operand: Any) -> Any:
@@ -366,7 +389,7 @@ def native(equation: Equation, *operands: Any) -> list[Any]:
     if not real or inputs * outputs > _MOST_ENTRIES:
         return _certain(means, operands)
     variances = _by_jacobian(equation, operands, active)
-    return list(map(lambda m, v: Moments(m, v, nodes), means, variances))
+    return list(map(lambda m, v: Moments.begin(m, v, nodes), means, variances))
 
 
 def _by_jacobian(equation: Equation, operands: Sequence[Any], active: list[int]) -> list[Any]:

@@ -40,7 +40,7 @@ def largest(
 
     `floor` is τ² without variance: 0 of a maximum, 1 of a logsumexp.
     """
-    nodes, sign = operand.nodes, -1 if smallest else 1
+    nodes, sign, inside = operand.nodes, -1 if smallest else 1, [a + 1 for a in axes]
     count: Any = 1
     for axis in axes:
         count *= operand.shape[axis]
@@ -48,25 +48,38 @@ def largest(
         count = jnp.maximum(jnp.sum(known, axes, keepdims=True), 1)
 
     def forward(active: Any, known: Any) -> Any:
-        means, variance = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in active)
+        means, variance = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in active[:2])
         mean_variance = jnp.sum(variance, axes, keepdims=True) / count
         scale = safe_root(floor + _SPREAD * nodes.spread(mean_variance))
-        found, share = soft_maximum(sign * means, scale, [a + 1 for a in axes])
+        found, share = soft_maximum(sign * means, scale, inside)
         mean_share = nodes.average(share)
-        curve = jnp.where(scale > 0, share * (1 - share) / jnp.where(scale > 0, 2 * scale, 1), 0)
+        steep = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
+        curve = share * (1 - share) * steep / 2
         spread = jnp.sum(mean_share * mean_share * variance, axes, keepdims=True)
-        results = (sign * found).astype(dtype), spread.astype(dtype)
-        return results, (share, sign * curve, mean_share)
+        zeros = None if active[2] is None else jnp.zeros(spread.shape, dtype)
+        results = (sign * found).astype(dtype), spread.astype(dtype), zeros
+        if zeros is None:
+            return results, (share, sign * curve, mean_share, None)
+        # Of ∂p_j/∂m_i = p_i (δ_ij - p_j)/τ: how the means move what carries the variance on.
+        carried = mean_share * variance
+        moved = carried - jnp.sum(share * carried, inside, keepdims=True)
+        return results, (share, sign * curve, mean_share, sign * 2 * steep * share * moved)
 
     def backward(saved: Any, cotangents: Any) -> Any:
-        share, curve, mean_share = saved
-        of_means, of_shared = cotangents
-        shared = nodes.gathered(curve * of_means) + mean_share * mean_share * of_shared
-        return (share * of_means).astype(operand.dtype), shared.astype(operand.variance.dtype)
+        share, curve, mean_share, moved = saved
+        of_means, of_shared, of_drift = cotangents
+        squares = mean_share * mean_share
+        shared = nodes.gathered(curve * of_means) + squares * of_shared
+        means = share * of_means
+        if of_drift is not None:
+            means += nodes.scattered(of_drift) * moved
+            of_drift = nodes.gathered_drift(curve * of_means) + squares * of_drift
+            of_drift = of_drift.astype(operand.variance.dtype)
+        return means.astype(operand.dtype), shared.astype(operand.variance.dtype), of_drift
 
-    active = operand.means, operand.variance
-    found_means, spread = with_backward(forward, backward)(active, known)
-    return Moments(found_means, spread, nodes)
+    active = operand.means, operand.variance, operand.drift
+    found_means, spread, drift = with_backward(forward, backward)(active, known)
+    return Moments(found_means, spread, nodes, drift)
 
 
 def soft_maximum(values: Any, scale: Any, axes: Sequence[int]) -> tuple[Any, Any]:
@@ -96,9 +109,19 @@ def relu(equation: Equation, operand: Any, *others: Any) -> list[Any]:
 
 def pairwise(a: Moments, b: Moments, dtype: Any, *, smallest: bool = False) -> Moments:
     """The larger (smaller) of two values, element by element."""
-    both = Moments(jnp.stack([a.means, b.means], 1), jnp.stack([a.variance, b.variance]), a.nodes)
+    both = Moments(
+        jnp.stack([a.means, b.means], 1),
+        jnp.stack([a.variance, b.variance]),
+        a.nodes,
+        jnp.stack([a.drift, b.drift]) if a.nodes.drifts else None,
+    )
     found = largest(both, (0,), dtype, smallest=smallest)
-    return Moments(found.means[:, 0], found.variance[0], a.nodes)
+    return _first(found)
+
+
+def _first(found: Moments) -> Moments:
+    """The only element along the axis in front."""
+    return found.through(lambda v: v[0])
 
 
 def maximum(equation: Equation, operand: Any) -> list[Any]:
@@ -107,7 +130,7 @@ def maximum(equation: Equation, operand: Any) -> list[Any]:
     if equation.primitive.name in pooling.POOLS:
         places, known = _windows(equation, operand, falls)
         found = largest(places, (0,), dtype, smallest=falls, known=known)
-        return [Moments(found.means[:, 0], found.variance[0], operand.nodes)]
+        return [_first(found)]
     axes = tuple(equation.params["axes"])
     found = largest(operand, axes, dtype, smallest=falls)
     return [found.through(lambda v: v.reshape(equation.aval.shape))]
@@ -122,7 +145,8 @@ def _windows(equation: Equation, operand: Moments, falls: bool) -> tuple[Moments
     outside = jnp.inf if falls else -jnp.inf
     means = jax.vmap(lambda v: elements(v, outside))(operand.means)
     known = elements(jnp.ones(operand.shape, operand.dtype), 0)
-    return Moments(means, elements(operand.variance, 0), operand.nodes), known
+    drift = None if operand.drift is None else elements(operand.drift, 0)
+    return Moments(means, elements(operand.variance, 0), operand.nodes, drift), known
 
 
 def softmax(equation: Equation, operand: Any, *others: Any) -> list[Any]:
@@ -134,23 +158,30 @@ def softmax(equation: Equation, operand: Any, *others: Any) -> list[Any]:
     others = tuple(map(settled, others))  # what is frozen
 
     def forward(active: Any, others: Any) -> Any:
-        means, variance = active
+        means, variance, drift = active
         (shares,) = at_nodes(equation, [Moments(means, None, nodes), *others])
         mean = nodes.average(shares)
         spread = mean * mean * _contrast(mean, variance, axes)
-        return (shares, spread.astype(shares.dtype)), (shares, mean)
+        spread = spread.astype(shares.dtype)
+        zeros = None if drift is None else jnp.zeros_like(spread)
+        return (shares, spread, zeros), (shares, mean)
 
     def backward(saved: Any, cotangents: Any) -> Any:
         shares, mean = saved
-        of_means, of_shared = cotangents
+        of_means, *of_variances = cotangents
         inside = [a + 1 for a in axes]
         centred = of_means - jnp.sum(shares * of_means, inside, keepdims=True)
-        shared = _contrast(mean, mean * mean * of_shared, axes, back=True)
-        return (shares * centred).astype(operand.dtype), shared.astype(operand.variance.dtype)
+        back = (
+            None
+            if of is None
+            else _contrast(mean, mean * mean * of, axes, back=True).astype(operand.variance.dtype)
+            for of in of_variances
+        )
+        return (shares * centred).astype(operand.dtype), *back
 
-    active = operand.means, operand.variance
-    found_means, found_spread = with_backward(forward, backward)(active, list(others))
-    return [Moments(found_means, found_spread, nodes)]
+    active = operand.means, operand.variance, operand.drift
+    found_means, spread, drift = with_backward(forward, backward)(active, list(others))
+    return [Moments(found_means, spread, nodes, drift)]
 
 
 def _contrast(share: Any, array: Any, axes: Axes, back: bool = False) -> Any:
@@ -177,7 +208,8 @@ def _weighted(operand: Moments, weight: Any) -> Moments:
     seen = weight > 0
     shift = jnp.where(seen, jnp.log(jnp.where(seen, weight, 1)), -jnp.inf).astype(operand.dtype)
     means = jnp.where(seen, operand.means, 0) + shift
-    return Moments(means, jnp.where(seen, operand.variance, 0), operand.nodes)
+    drift = None if operand.drift is None else jnp.where(seen, operand.drift, 0)
+    return Moments(means, jnp.where(seen, operand.variance, 0), operand.nodes, drift)
 
 
 def log_softmax(equation: Equation, operand: Any, *others: Any) -> list[Any]:
@@ -188,8 +220,11 @@ def log_softmax(equation: Equation, operand: Any, *others: Any) -> list[Any]:
     axes = tuple(equation.params["axes"])
     subtracted = largest(operand, axes, equation.aval.dtype, floor=1.0)
     shares = jnp.exp(operand.means - subtracted.means)
-    variance = contrasted(operand.nodes, shares, operand.variance, axes)
-    return [Moments(operand.means - subtracted.means, variance, operand.nodes)]
+    variance, drift = (
+        None if part is None else contrasted(operand.nodes, shares, part, axes)
+        for part in (operand.variance, operand.drift)
+    )
+    return [Moments(operand.means - subtracted.means, variance, operand.nodes, drift)]
 
 
 def contrasted(nodes: Nodes, shares: Any, variance: Any, axes: Axes) -> Any:

@@ -47,26 +47,31 @@ def unary(expression: Expression, root: Moments, output: Function) -> Moments:
     nodes, statistics = root.nodes, _statistics(expression)
 
     def forward(active: Any, constants: Any) -> Any:
-        means, variance = active
+        means, variance, drift = active
         found = statistics(expression, constants, _wide(means), nodes.spread(_wide(variance)))
         mean_slope = nodes.average(found.slope)
         dtype = output.dtype
-        results = found.mean.astype(dtype), (mean_slope * mean_slope * variance).astype(dtype)
-        return results, (found.of_mean, found.of_variance, mean_slope)
+        carried = (mean_slope * mean_slope * variance).astype(dtype)
+        zeros = None if drift is None else jnp.zeros_like(carried)
+        curved = None if drift is None else 4 * mean_slope * variance  # of ∂a/∂m = 2b
+        saved = found.of_mean, found.of_variance, mean_slope, curved
+        return (found.mean.astype(dtype), carried, zeros), saved
 
     def backward(saved: Any, cotangents: Any) -> Any:
-        of_mean, of_variance, mean_slope = saved
-        of_means, of_shared = cotangents
-        shared = nodes.gathered(_heard(of_variance, of_means))
-        shared += _heard(mean_slope * mean_slope, of_shared)
-        return (
-            _heard(of_mean, of_means).astype(root.dtype),
-            shared.astype(root.variance.dtype),
-        )
+        of_mean, of_variance, mean_slope, curved = saved
+        of_means, of_shared, of_drift = cotangents
+        heard, squares = _heard(of_variance, of_means), mean_slope * mean_slope
+        means = _heard(of_mean, of_means)
+        shared = nodes.gathered(heard) + _heard(squares, of_shared)
+        if of_drift is not None:
+            means += nodes.scattered(_heard(curved, of_drift)) * of_variance
+            of_drift = nodes.gathered_drift(heard) + _heard(squares, of_drift)
+            of_drift = of_drift.astype(root.variance.dtype)
+        return means.astype(root.dtype), shared.astype(root.variance.dtype), of_drift
 
-    active = root.means, root.variance
-    means, variance = with_backward(forward, backward)(active, expression.constants)
-    return Moments(means, variance, nodes)
+    active = root.means, root.variance, root.drift
+    means, variance, drift = with_backward(forward, backward)(active, expression.constants)
+    return Moments(means, variance, nodes, drift)
 
 
 def _heard(slope: Any, cotangent: Any) -> Any:

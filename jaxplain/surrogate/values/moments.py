@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.values.lifted import Lifted
 from jaxplain.surrogate.values.pair import Paired
@@ -30,11 +31,13 @@ class Nodes:
       variances: c_k = t_k (1 - t_k), the share of the variance that a node sees.
       slopes: 1 - 2 t_k, how that share changes with t.
       weights: those of averages over nodes, which sum to 1.
+      drifts: whether it counts, too, that means move the variance further on by its slopes.
     """
 
     variances: tuple[float, ...]
     slopes: tuple[float, ...]
     weights: tuple[float, ...]
+    drifts: bool = False
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -50,6 +53,14 @@ class Nodes:
     def gathered(self, cotangents: Any) -> Any:
         """The shared variance's cotangent from those of the nodes' variances."""
         return _weighed(self.slopes, cotangents)
+
+    def gathered_drift(self, cotangents: Any) -> Any:
+        """The cotangent of what moves the variance itself."""
+        return _weighed(self.variances, cotangents)
+
+    def scattered(self, cotangent: Any) -> Any:
+        """Each node's part of the cotangent of an average."""
+        return _beside(self.weights, cotangent) * cotangent
 
 
 def _weighed(weights: Sequence[float], arrays: Any) -> Any:
@@ -67,15 +78,23 @@ def _beside(numbers: Sequence[float], array: Any) -> Any:
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["means", "variance"], meta_fields=["nodes"]
+    jax.tree_util.register_dataclass,
+    data_fields=["means", "variance", "drift"],
+    meta_fields=["nodes"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments(Paired):
-    """Means (nodes, *shape) and a variance like the value; integers and booleans have none."""
+    """Means (nodes, *shape) and a variance like the value; integers and booleans have none.
+
+    `drift` are zeros beside the variance (None if nodes know no drifts).  What arrives at them says
+    what a change of the variance itself is worth, at the same t: where slopes carry the variance on,
+    it goes to the means that they are taken at.
+    """
 
     means: Any
     variance: Any
     nodes: Nodes
+    drift: Any = None
 
     needs_reference = False
 
@@ -91,15 +110,20 @@ class Moments(Paired):
         dtype = jnp.result_type(means)
         if not jnp.issubdtype(dtype, jnp.inexact):
             return cls(means, None, like.nodes)
-        return cls(means, jnp.zeros(means.shape[1:], jnp.finfo(dtype).dtype), like.nodes)
+        return cls.begin(means, jnp.zeros(means.shape[1:], jnp.finfo(dtype).dtype), like.nodes)
+
+    @classmethod
+    def begin(cls, means: Any, variance: Any, nodes: Nodes) -> Moments:
+        """A value whose variance nothing before it moves."""
+        return cls(means, variance, nodes, jnp.zeros_like(variance) if nodes.drifts else None)
 
     @classmethod
     def rows(cls, lifted: Moments) -> Moments:
-        return cls(jnp.moveaxis(lifted.means, 1, 0), lifted.variance, lifted.nodes)
+        return dataclasses.replace(lifted, means=jnp.moveaxis(lifted.means, 1, 0))
 
     @classmethod
     def stacked(cls, lifted: Moments) -> Moments:
-        return cls(jnp.moveaxis(lifted.means, 0, 1), lifted.variance, lifted.nodes)
+        return dataclasses.replace(lifted, means=jnp.moveaxis(lifted.means, 0, 1))
 
     @property
     def value(self) -> Any:
@@ -120,8 +144,8 @@ class Moments(Paired):
 
     def through(self, move: Callable[[Any], Any]) -> Moments:
         """After a move of elements."""
-        variance = None if self.variance is None else move(self.variance)
-        return Moments(jax.vmap(move)(self.means), variance, self.nodes)
+        parts = (None if part is None else move(part) for part in (self.variance, self.drift))
+        return Moments(jax.vmap(move)(self.means), next(parts), self.nodes, next(parts))
 
 
 @functools.partial(
@@ -164,7 +188,7 @@ class Segment(Lifted):
         variance = self.variance
         if self.players is not None:
             variance = jnp.tensordot(variance, jnp.square(self.players), 1).astype(self.dtype)
-        return Moments(self.start + moved, variance, self.nodes)
+        return Moments.begin(self.start + moved, variance, self.nodes)
 
     def settle(self) -> Moments:
         return self._settled
@@ -217,6 +241,20 @@ class Function(Region):
     @functools.cached_property
     def _settled(self) -> Any:
         return self.settle_by(self)
+
+
+def still(spread: Callable[[Any, Any], Any], drifts: Any, weight: Any) -> Any:
+    """Zeros like `spread(drifts, weight)`, linear; what arrives at them goes back by it."""
+
+    def forward(drifts: Any, weight: Any) -> Any:
+        found = jax.eval_shape(spread, drifts, weight)
+        return jnp.zeros(found.shape, found.dtype), (drifts, weight)
+
+    def backward(saved: Any, cotangent: Any) -> Any:
+        drifts, weight = saved
+        return jax.linear_transpose(lambda d: spread(d, weight), drifts)(cotangent)[0]
+
+    return with_backward(forward, backward)(drifts, weight)
 
 
 def at_nodes(equation: Equation, operands: Sequence[Any]) -> list[Any]:
