@@ -9,6 +9,7 @@ from jax import lax
 import jaxplain as jxp
 from benchmarks import faithfulness
 from tests.support.checks import draw
+from tests.support.marks import slow_but, some_slow
 
 N = 6
 W1, W2 = draw(1, N, 8) * 0.7, draw(2, 8, 8) * 0.5
@@ -41,9 +42,13 @@ def explained():
     return jitted(block, return_gap=True)(X)
 
 
-def test_the_sum_is_the_rise(explained):
+@pytest.mark.slow
+def test_the_sum_of_many_equations_is_the_rise(explained):
     rise, (values, gap) = block(X) - block(REF), explained
     assert abs(values.sum() - rise) <= 1e-5 * jnp.abs(values).sum() and abs(gap) < 1e-5
+
+
+def test_the_sum_is_the_rise():
     labels = np.array([0, 0, 1, 1, 2, 2])
     for options in ({"anchors": 2}, {"groups": labels}):
         values = jitted(small, **options)(X)
@@ -51,6 +56,7 @@ def test_the_sum_is_the_rise(explained):
         np.testing.assert_allclose(players.sum(), small(X) - small(REF), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_sum_in_double_precision_and_the_same_values(x64, explained):
     x, ref = X.astype(jnp.float64), REF.astype(jnp.float64)
     values = jitted(block, ref)(x)
@@ -64,7 +70,7 @@ def test_without_repair_the_gap_is_what_the_moments_miss():
     assert abs(gap) > 1e-4
 
 
-@pytest.mark.parametrize("options", [{}, {"anchors": 1}])
+@pytest.mark.parametrize("options", some_slow([{}, {"anchors": 1}], slow=[{"anchors": 1}]))
 def test_what_has_no_effect_or_does_not_change_gets_nothing(options):
     f = lambda x: small(x[:N]) + 0 * x[N]
     x, ref = jnp.append(X, 3.0), jnp.append(REF.at[2].set(X[2]), -1.0)
@@ -80,7 +86,7 @@ def test_features_that_f_cannot_tell_apart_are_alike():
     np.testing.assert_allclose(values[0], values[1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"nodes": 1}, {"anchors": 2}])
+@pytest.mark.parametrize("options", [{}, {"nodes": 3, "anchors": 2}])
 def test_linear_functions_are_exact(options):
     values = jitted(lambda x: (x * 3 - 1) @ X - x[::-1].sum(), **options)(2 * X)
     np.testing.assert_allclose(values, (3 * X - 1) * (2 * X - REF), rtol=2e-5, atol=1e-5)
@@ -102,7 +108,7 @@ def test_one_anchor_is_exact_where_the_rest_is_linear():
     np.testing.assert_allclose(values, jxp.shapley_values(f, ref)(x), rtol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3])
+@pytest.mark.parametrize("scale", some_slow([1e-6, 1e-3, 1e3], slow=[1e-6, 1e-3]))
 def test_any_size_of_change(scale):
     """As the change vanishes the values become slope times change."""
     smooth = lambda x: jnp.tanh(x @ W1 / 3) @ W2[0] + jnp.sqrt(1 + (x**2).sum())
@@ -115,6 +121,7 @@ def test_any_size_of_change(scale):
         assert jnp.linalg.norm(other - slope) <= max(1e-3, 5 * scale) * jnp.linalg.norm(slope)
 
 
+@pytest.mark.slow
 def test_transforms():
     batch = jnp.stack([X, REF, 2 * X])
     each = jax.jit(jax.vmap(jxp.moment_shapley(small, REF)))(batch)
@@ -123,6 +130,7 @@ def test_transforms():
     np.testing.assert_allclose(tiny(X), jax.jit(tiny)(X), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_values_are_differentiable(x64):
     """Against finite differences, in x and in a parameter, at a feature that does not change."""
     w, x, ref = (v.astype(jnp.float64) for v in (W1, X, REF.at[1].set(X[1])))
@@ -141,6 +149,7 @@ def test_values_are_differentiable(x64):
     assert all(jnp.isfinite(g).all() for g in gradients)
 
 
+@pytest.mark.slow
 def test_half_precision():
     half = lambda v: v.astype(jnp.bfloat16)
     values = jitted(small, half(REF))(half(X))
@@ -183,7 +192,7 @@ SAME = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize("name", slow_but(SAME, ("scan", "quotient", "cancelling")))
 def test_one_function_in_two_spellings(name):
     one, other = jax.jit(lambda x: [jxp.moment_shapley(f, REF)(x) for f in SAME[name]])(X)
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
@@ -206,7 +215,7 @@ RARE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RARE)
+@pytest.mark.parametrize("name", slow_but(RARE, ("sort", "index by x", "weighted logsumexp")))
 def test_everything_else_runs_and_sums(name):
     f = RARE[name]
     values, gap = jitted(f, return_gap=True)(X)
@@ -216,6 +225,7 @@ def test_everything_else_runs_and_sums(name):
         assert abs(gap) < 1e-4
 
 
+@pytest.mark.slow
 def test_hidden_values():
     f = lambda x: jnp.tanh(jxp.tag(jnp.tanh(x @ W1), "h") @ W2).sum()
     h, h0 = (jxp.capture(f, "h")(v)[1]["h"] for v in (X, REF))
@@ -225,6 +235,7 @@ def test_hidden_values():
     assert abs(gap) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_background_and_trees():
     f = lambda x: jnp.tanh(x["a"] @ W1[:2] @ W2).sum() * x["b"]
     x = {"a": X[:2], "b": X[2]}

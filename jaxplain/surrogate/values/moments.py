@@ -87,8 +87,8 @@ class Moments(Paired):
     """Means (nodes, *shape) and a variance like the value; integers and booleans have none.
 
     `drift` are zeros beside the variance (None if nodes know no drifts).  What arrives at them says
-    what a change of the variance itself is worth, at the same t: where slopes carry the variance on,
-    it goes to the means that they are taken at.
+    what a change of the variance itself is worth, at the same t: where slopes carry the variance
+    on, it goes to the means that they are taken at.
     """
 
     means: Any
