@@ -128,7 +128,7 @@ def _points(function: Callable[[Any], Any], middle: Any, deviation: Any) -> tupl
     These stand apart, or XLA would compute all of them again for each of the sums.
     """
     points = middle + _column(_ALL_POINTS, middle) * deviation
-    values, derivatives = compat.apart(function(points))
+    values, derivatives = map(compat.apart, function(points))
     curve = _sum(_ALL_WEIGHTS * _ALL_POINTS / 2, derivatives)
     still = deviation == 0
     return (
