@@ -198,6 +198,17 @@ def test_one_function_in_two_spellings(name):
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@jax.custom_jvp
+def called(x):
+    like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return jax.pure_callback(np.sin, like, x, vmap_method="expand_dims")
+
+
+@called.defjvp
+def slope(x, dx):
+    return called(x[0]), jnp.cos(x[0]) * dx[0]
+
+
 RARE = {
     "sort": lambda x: jnp.sort(x) @ X,
     "cumprod": lambda x: jnp.cumprod(1 + 0.1 * x).sum(),
@@ -212,10 +223,12 @@ RARE = {
     "weighted logsumexp": lambda x: jax.nn.logsumexp(x, b=jnp.array([1, 0, 2, 1, 1, 3.0])),
     "minimum": lambda x: jnp.minimum(x[:3], x[3:]).sum() + x.min(),
     "constant": lambda x: jnp.float32(2.0),
+    "hypot": lambda x: jnp.hypot(x[0], x[1]) * x[2],
+    "callback": lambda x: called(x[:3]) @ x[3:],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", slow_but(RARE, ("sort", "index by x", "weighted logsumexp")))
+@pytest.mark.parametrize("name", slow_but(RARE, ("index by x", "hypot", "callback")))
 def test_everything_else_runs_and_sums(name):
     f = RARE[name]
     values, gap = jitted(f, return_gap=True)(X)
