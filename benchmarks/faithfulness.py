@@ -161,6 +161,9 @@ METHODS: dict[str, Callable[..., Any]] = {
     "Rescale, θ = 1": by_rules(jxp.rules.rescale(norm_theta=1.0)),
     "RevealCancel": by_rules("reveal_cancel"),
     "central limit": by_rules("central_limit"),
+    "moments": jxp.moment_shapley,
+    "moments, 1 anchor": lambda f, ref: jxp.moment_shapley(f, ref, anchors=1),
+    "moments, 2 anchors": lambda f, ref: jxp.moment_shapley(f, ref, anchors=2),
     "LRP-ε": lambda f, ref: jxp.lrp(f),  # which know no reference
     "LRP-γ": lambda f, ref: jxp.lrp(f, rules="gamma"),
     "AttnLRP": lambda f, ref: jxp.attn_lrp(f),
@@ -185,25 +188,25 @@ def run(networks: int = 200, seed: int = 0, *, progress: bool = True) -> dict[st
     each = math.ceil(networks / len(FAMILIES))
     jobs = [(name, method) for name in FAMILIES for method in METHODS]
     bar = tqdm(jobs, disable=not progress, desc="faithfulness")
-    cells, drawn, exact = [], {}, {}
+    cells, drawn = [], {}
     for name, method in bar:
         bar.set_postfix_str(f"{name}: {method}")
-        family = FAMILIES[name]
         if name not in drawn:
-            keys = jax.random.split(jax.random.key(seed), (3, each))
-            weights = jax.vmap(family.init)(keys[0])
-            x, ref = (jax.vmap(lambda k: jax.random.normal(k, (FEATURES,)))(k) for k in keys[1:])
-            drawn[name] = (x, ref, weights)
-            exact[name] = jax.jit(
-                jax.vmap(lambda x, r, w: shapley(lambda x: family.apply(x, w), x, r))
-            )(x, ref, weights)
-        cells.append(
-            {"family": name, "method": method}
-            | errors(family, METHODS[method], drawn[name], exact[name])
-        )
+            drawn[name] = draw(FAMILIES[name], each, seed)
+        found = errors(FAMILIES[name], METHODS[method], *drawn[name])
+        cells.append({"family": name, "method": method} | found)
     settings = {"networks": each * len(FAMILIES), "features": FEATURES, "seed": seed}
     environment = measure.environment(jax.devices()[0])
     return {"benchmark": "faithfulness", "environment": environment, **settings, "cells": cells}
+
+
+def draw(family: Family, networks: int, seed: int) -> tuple[Any, Array]:
+    """Inputs, references and weights of networks, and their exact Shapley values."""
+    keys = jax.random.split(jax.random.key(seed), (3, networks))
+    weights = jax.vmap(family.init)(keys[0])
+    x, ref = (jax.vmap(lambda k: jax.random.normal(k, (FEATURES,)))(k) for k in keys[1:])
+    exact = jax.jit(jax.vmap(lambda x, r, w: shapley(lambda x: family.apply(x, w), x, r)))
+    return (x, ref, weights), exact(x, ref, weights)
 
 
 def errors(family: Family, method: Any, data: Any, exact: Array) -> dict[str, Any]:

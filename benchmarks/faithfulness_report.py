@@ -71,7 +71,7 @@ def draw(results: Json, path: Path) -> None:
     fig = Figure(figsize=(11, 5), layout="constrained")
     left, right = fig.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for index, (method, cells) in enumerate(methods.items()):
-        shift = 0.09 * (index - (len(methods) - 1) / 2)
+        shift = 0.85 * (index - (len(methods) - 1) / 2) / len(methods)
         color, marker = f"C{index}", "osD^vPX*"[index % 8]
         quartiles = [statistics.quantiles(cells[family]["error"], n=4) for family in families]
         low, median, high = map(list, zip(*quartiles, strict=True))

@@ -31,6 +31,7 @@ from jaxplain.methods.gradients import guided_backprop as guided_backprop
 from jaxplain.methods.gradients import input_x_gradient as input_x_gradient
 from jaxplain.methods.gradients import saliency as saliency
 from jaxplain.methods.integrated_gradients import integrated_gradients as integrated_gradients
+from jaxplain.methods.moments import moment_shapley as moment_shapley
 from jaxplain.methods.neurons import conductance as conductance
 from jaxplain.methods.neurons import internal_influence as internal_influence
 from jaxplain.methods.neurons import neuron_conductance as neuron_conductance

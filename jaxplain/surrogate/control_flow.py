@@ -40,7 +40,7 @@ def _again(
 
     def body(jaxpr: ClosedJaxpr) -> walk.Body:
         def again(operands: Sequence[Any], extra: Any) -> Any:
-            outputs = _uniform(lifted, visit(jaxpr, operands), active)
+            outputs = _uniform(lifted, visit(jaxpr, operands), active, operands)
             return _plain(lifted, outputs, unchanged) if repeats else outputs, extra
 
         return again
@@ -59,8 +59,11 @@ def _scan(
     if any(b and i not in unchanged for i, b in enumerate(begins)) and equation.params["length"]:
         return _first_step_apart(visit, lifted, equation, operands)
     active = walk.reached(equation.origin[0], _lifted(operands))
-    carry = _plain(lifted, _uniform(lifted, carry, active[:num_carry]), unchanged)
-    return _again(visit, lifted, equation, [*consts, *carry, *xs], unchanged)
+    uniform = _uniform(lifted, carry, active[:num_carry], operands)
+    carry = _plain(lifted, uniform, unchanged)
+    xs = _each(lifted.rows, xs)
+    outputs = _again(visit, lifted, equation, [*consts, *carry, *xs], unchanged)
+    return [*outputs[:num_carry], *_each(lifted.stacked, outputs[num_carry:])]
 
 
 def _unchanged(traced: JaxprEqn, num_consts: int, num_carry: int) -> list[int]:
@@ -86,7 +89,7 @@ def _first_step_apart(
     traced = equation.origin[0]
     (body,) = walk.bodies(traced)
     active = walk.reached(traced, _lifted(operands))
-    first = _uniform(lifted, visit(body, [*operands[:behind], *rows(at)]), active)
+    first = _uniform(lifted, visit(body, [*operands[:behind], *rows(at)]), active, operands)
     carry, ys = first[:num_carry], _plain(lifted, first[num_carry:])
     stacked = jax.tree.map(lambda v: v[None], ys)
     if length == 1:
@@ -158,12 +161,23 @@ RULES: dict[str, Callable[..., list[Any]]] = {
 }
 
 
-def _uniform(lifted: type[Lifted], values: Sequence[Any], active: Sequence[bool]) -> list[Any]:
-    """The values, those lifted that must be so although they happen not to depend on x."""
+def _uniform(
+    lifted: type[Lifted], values: Sequence[Any], active: Sequence[bool], operands: Sequence[Any]
+) -> list[Any]:
+    """The values, those lifted that must be so although they happen not to depend on x.
+
+    Among the equation's `operands` are values that do.
+    """
+    like = next((o for o in operands if isinstance(o, Lifted)), None)
     return [
-        lifted.constant(v) if is_active and not isinstance(v, Lifted) else v
+        lifted.constant(v, like) if is_active and not isinstance(v, Lifted) else v
         for v, is_active in zip(values, active, strict=True)
     ]
+
+
+def _each(move: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+    """The values, those moved that are lifted."""
+    return [move(v) if isinstance(v, Lifted) else v for v in values]
 
 
 def _plain(

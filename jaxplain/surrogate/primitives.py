@@ -29,6 +29,7 @@ class Facts:
       tame: its slopes between finite numbers are finite.
       bounded: its values lie between -1 and 1.
       falls: it is a minimum.
+      kinked: its slope jumps somewhere.
       counts: of booleans it is a count of what real numbers decide.
       along: the parameter with the axis (or axes) that it works along; other axes are items.
       matrix: it works on matrices in the last two axes; other axes are items.
@@ -43,6 +44,7 @@ class Facts:
     tame: bool = False
     bounded: bool = False
     falls: bool = False
+    kinked: bool = False
     counts: bool = False
     along: str | None = None
     matrix: bool = False
@@ -87,17 +89,18 @@ def _entries() -> dict[str, Facts]:
     add("linear", "reduce_sum", counts=True, along="axes")
     add("linear", "cumsum", along="axis")
 
-    add("elementwise", """abs add asinh atan convert_element_type erfc mul neg reduce_precision
-        square stop_gradient sub""", tame=True)
+    add("elementwise", """add asinh atan convert_element_type erfc mul neg reduce_precision square
+        stop_gradient sub""", tame=True)
+    add("elementwise", "abs", tame=True, kinked=True)
     add("elementwise", "cos erf logistic sin tanh", tame=True, bounded=True)
     add("elementwise", """asin atan2 bessel_i0e bessel_i1e cosh div exp exp2 expm1 igamma igammac
         integer_pow one_minus_square polygamma polynomial random_gamma
         regularized_incomplete_beta sinh tan""")
     add("elementwise", """acos acosh asin atanh cbrt digamma erf_inv lgamma log log1p log2 pow rsqrt
         sqrt""", domain=True)
-    add("elementwise", "max clamp", tame=True)
-    add("elementwise", "min", tame=True, falls=True)
-    add("elementwise", "nextafter rem select_n floor ceil round sign")
+    add("elementwise", "max clamp", tame=True, kinked=True)
+    add("elementwise", "min", tame=True, falls=True, kinked=True)
+    add("elementwise", "nextafter rem select_n floor ceil round sign", kinked=True)
     add("elementwise", """and or xor not eq ne lt le gt ge eq_to le_to lt_to is_finite
         population_count clz shift_left shift_right_arithmetic shift_right_logical mulhi""")
 

@@ -128,7 +128,8 @@ class RuleTable:
 
     @property
     def _kind(self) -> type[Lifted]:
-        return Pair if issubclass(self.lifted, Paired) else self.lifted
+        pairs = issubclass(self.lifted, Paired) and self.lifted.needs_reference
+        return Pair if pairs else self.lifted
 
     def __or__(self, other: RuleTable) -> RuleTable:
         """The union; where both have a rule, `other`'s."""

@@ -61,6 +61,15 @@ def test_a_reference_for_each_example_and_other_rules(name, record_property):
         assert compare(record_property, own, gradient)[0] <= limit
 
 
+@pytest.mark.parametrize(("name", "limit"), [("mlp", 3.2), ("cnn", 4), ("bpnet", 4)])
+def test_moments_cost_three_gradients_and_f_itself(name, limit, record_property):
+    """Means at two nodes, one variance, and f(x); elementwise arithmetic on top."""
+    m = model(name, 16)
+    gradient = count(lambda x, ref, p: jax.grad(m.f)(x, p), m.xs, m.ref, m.params)
+    moments = count(lambda x, ref, p: jxp.moment_shapley(m.f, ref)(x, p), m.xs, m.ref, m.params)
+    assert compare(record_property, moments, gradient)[0] <= limit
+
+
 @pytest.mark.parametrize("name", ["mlp", "cnn", "transformer"])
 def test_twenty_references_cost_less_than_twenty_runs(name, record_property):
     m = model(name, 8)

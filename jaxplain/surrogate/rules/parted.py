@@ -119,10 +119,10 @@ def settle_parts(kind: Kind, region: Region) -> Parted:
     if len(active) == 1 and _is_affine(region):
         # A scaling keeps the parts: peeled off the end of the region.
         return _scaled(kind, region, active[0].settle())
-    return _nonlinear(kind, region, _entrance(region))
+    return _nonlinear(kind, region, entrance(region))
 
 
-def _entrance(region: Region) -> Expression:
+def entrance(region: Region) -> Expression:
     """The region with scalings peeled off its start, too."""
     expression = Expression(region)
     while True:

@@ -63,7 +63,8 @@ def _winners(equation: Equation, end: Any, end0: Any, here: Any) -> tuple[Any, A
         number = _sum_of_places(equation, ends, jnp.ones_like(x))
         return ends, jnp.maximum(number, 1)
     bits = jnp.zeros(y.shape, _unsigned(math.prod(equation.params["window_dimensions"])))
-    places = zip(_places(equation, x, math.nan), _places(equation, x0, math.nan), strict=True)
+    elements, elements0 = (window_elements(equation, end, math.nan) for end in (x, x0))
+    places = zip(elements, elements0, strict=True)
     for number, (element, element0) in enumerate(places):
         wins = jnp.where(here, element == y, element0 == y0)
         bits = bits | (wins.astype(bits.dtype) << number)
@@ -83,7 +84,7 @@ def _over_winners(equation: Equation, winners: Any, x: Any) -> Any:
     """The sum of x over each window's winners; linear in x."""
     if not _has_bits(equation):
         return _sum_of_places(equation, winners, x)
-    there = enumerate(_places(equation, x, 0))
+    there = enumerate(window_elements(equation, x, 0))
     return sum(jnp.where((winners >> number) & 1 == 1, element, 0) for number, element in there)
 
 
@@ -148,7 +149,7 @@ def _both(equation: Equation, places: tuple[Any, Any], x: Any) -> Any:
 
 def _first(equation: Equation, x: Any, falls: bool) -> Any:
     """The place in each window of its largest (smallest) element, the first of equals."""
-    best, *others = _places(equation, x, math.inf if falls else -math.inf)
+    best, *others = window_elements(equation, x, math.inf if falls else -math.inf)
     place = jnp.zeros(best.shape, jnp.int32)
     for number, there in enumerate(others, 1):
         wins = (there < best) if falls else (there > best)
@@ -158,14 +159,14 @@ def _first(equation: Equation, x: Any, falls: bool) -> Any:
 
 def _at(equation: Equation, place: Any, x: Any) -> Any:
     """What x has at a place of each window; linear in x."""
-    there = enumerate(_places(equation, x, 0))
+    there = enumerate(window_elements(equation, x, 0))
     return sum(jnp.where(place == number, element, 0) for number, element in there)
 
 
 # Windows.
 
 
-def _places(equation: Equation, x: Any, outside: float) -> list[Any]:
+def window_elements(equation: Equation, x: Any, outside: float) -> list[Any]:
     """The first elements of all windows, the second ones, and so on."""
     padded = _padded(equation, x, outside)
     strides, extents = equation.params["window_strides"], _extents(equation, padded.shape)

@@ -42,9 +42,22 @@ class Lifted:
         raise NotImplementedError(f"{cls.__name__} is differentiated as a whole")
 
     @classmethod
-    def constant(cls, value: Any) -> Self:
-        """A value that does not depend on x, among values that do (a scan's initial carry)."""
+    def constant(cls, value: Any, like: Lifted | None = None) -> Self:
+        """A value that does not depend on x, among values that do (a scan's initial carry).
+
+        `like` is one of these.
+        """
         return cls.lift(value, value)
+
+    @classmethod
+    def rows(cls, lifted: Self) -> Self:
+        """The value with the axis in front that a scan takes its steps' values from."""
+        return lifted
+
+    @classmethod
+    def stacked(cls, lifted: Self) -> Self:
+        """What a scan's steps gave, stacked in front, as a value."""
+        return lifted
 
     @classmethod
     def adapt(cls, rule: Callable[..., Outputs], of: type[Lifted]) -> Callable[..., Outputs]:

@@ -67,7 +67,7 @@ class Relevant(Lifted):
         return cls(value, Hints(first=True))
 
     @classmethod
-    def constant(cls, value: Any) -> Relevant:
+    def constant(cls, value: Any, like: Lifted | None = None) -> Relevant:
         return cls(value)
 
     @classmethod
