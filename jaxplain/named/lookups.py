@@ -192,8 +192,14 @@ class _Search:
 def _uses(jaxpr: ClosedJaxpr) -> Mapping[Any, int]:
     """How often each variable of a body is read."""
     body, _ = compat.open_jaxpr(jaxpr)
-    atoms = [*(atom for eqn in body.eqns for atom in eqn.invars), *body.outvars]
-    return collections.Counter(atom for atom in atoms if not compat.is_literal(atom))
+    read = list(body.outvars)
+
+    def visit(_: int, eqn: JaxprEqn, __: list[Any]) -> list[None]:
+        read.extend(eqn.invars)
+        return [None] * len(eqn.outvars)
+
+    walk.walk(jaxpr, [None] * len(body.invars), visit)
+    return collections.Counter(atom for atom in read if not compat.is_literal(atom))
 
 
 def _module(scope: str) -> str:

@@ -62,7 +62,12 @@ def _log_means(x: Any, x0: Any, axes: Axes, weight: Any = None, signed: bool = F
 def _far(x: Any, x0: Any, axes: Axes) -> tuple[Any, Any]:
     """Where all logits are masked at one end and some are not at the other, and their shift."""
     shift = difference(*(jnp.max(end, axis=axes, keepdims=True) for end in (x, x0)))
-    return jnp.abs(shift) > _FAR, shift
+    return jnp.abs(shift) > _bound(_FAR, shift), shift
+
+
+def _bound(number: float, array: Any) -> float:
+    """The number, or the array's largest: beyond those of float16 there is ∞ alone."""
+    return min(number, float(jnp.finfo(array.dtype).max))
 
 
 def _rule(
@@ -107,7 +112,7 @@ def _softmax_means(logits: Ends, ends: Ends, axes: Axes, weighting: Any) -> Any:
     log_p, log_p0, p, p0 = _probabilities(*logits, axes)
     far, shift = _far(*logits, axes)
     x, x0 = map(_floored, logits)
-    stays = jnp.abs(x - x0) <= _FAR / 2
+    stays = jnp.abs(x - x0) <= _bound(_FAR / 2, x)
     known, known0 = (jnp.max(end, axis=axes, keepdims=True) > -jnp.inf for end in logits)
     apart = jnp.where(known, p, no_number) - jnp.where(known0, p0, no_number)
     apart = jnp.where(stays, apart, apart / jnp.where(far, shift, 1).astype(p.dtype))
@@ -176,7 +181,8 @@ def _logsumexp_means(logits: Ends, ends: Ends, axes: Axes, weighting: Any) -> An
     (x, _), (weight, _), delta = logits, weighting, difference(*logits)
     means = _log_means(*logits, axes, *weighting)
     means = means / _sum(means, axes)
-    far = _sum(jnp.abs(means * delta), axes) > _FAR
+    moved = _sum(jnp.abs(means * delta), axes)
+    far = moved > _bound(_FAR, moved)
     wide = jnp.promote_types(x.dtype, jnp.float32)
     y, y0 = (jnp.reshape(stand_in(end).astype(wide), far.shape) for end in ends)
     top = jnp.maximum(y, y0)
@@ -215,7 +221,7 @@ def _shifted_backward(saved: Any, cotangent: Any, axes: Axes) -> Any:
     share = wins * jnp.where(own == 0, 1, shift / jnp.where(own == 0, 1, own))
     change, change0 = (stand_in(v) - jnp.max(stand_in(v), axis=axes, keepdims=True) for v in saved)
     change = cotangent * (change - change0)
-    stays = jnp.abs(delta) <= _FAR / 2
+    stays = jnp.abs(delta) <= _bound(_FAR / 2, delta)
     apart = jnp.where(stays, 0, change / jnp.where(stays, 1, delta))
     apart += wins * _sum(jnp.where(stays, change, 0), axes) / jnp.where(far, own, 1)
     return jnp.where(far, apart, cotangent - share * _sum(cotangent, axes))
