@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from benchmarks import devices, measure, options, scale_report, speed
+from benchmarks import devices, measure, options, scale_report, speed, streaming
 from benchmarks.sweeps import SWEEPS, Sweep, arguments
 
 Json = dict[str, Any]
@@ -50,6 +50,7 @@ def measure_all(args: argparse.Namespace) -> Json:
                 cells += sweep_cells(name, sweep, values, rounds, seconds, memory)
     share = 16 if args.quick else 256
     spread = devices.on_host if device.platform == "cpu" else devices.throughput
+    stored = (64, 1, 2_000) if args.quick else (512, 3, 100_000)
     return {
         "benchmark": "scale",
         "environment": measure.environment(device),
@@ -57,6 +58,7 @@ def measure_all(args: argparse.Namespace) -> Json:
         "rates": roof,
         "cells": cells,
         "devices": spread(share, rounds),
+        "streaming": streaming.alone(*stored, platform=device.platform),
     }
 
 

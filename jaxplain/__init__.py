@@ -8,6 +8,7 @@ from jaxplain import lm as lm
 from jaxplain import metrics as metrics
 from jaxplain import references as references
 from jaxplain import rules as rules
+from jaxplain import stream as stream
 from jaxplain.combinators import batched as batched
 from jaxplain.combinators import expected as expected
 from jaxplain.combinators import smooth as smooth

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._types import Explain, Function, Key
+from jaxplain.surrogate import compat
 
 _CALL = "call explain(x, ..., key=jax.random.key(0))"
 _BATCH = (
@@ -28,7 +29,9 @@ def drawn(what: str) -> Callable[[Function], Explain]:
     def mark(explain: Function) -> Explain:
         @functools.wraps(explain)
         def called(*args: Any, key: Key | None = None) -> Any:
-            return explain(*args, key=checked(key, what))
+            key = checked(key, what)
+            with compat.on_mesh_of(args):
+                return explain(*args, key=key)
 
         return called
 
@@ -42,7 +45,8 @@ def nothing_drawn(explain: Function, because: str = "this method draws nothing")
     def called(*args: Any, **unknown: Any) -> Any:
         if unknown:
             raise surplus(unknown, because)
-        return explain(*args)
+        with compat.on_mesh_of(args):
+            return explain(*args)
 
     return called
 

@@ -133,7 +133,7 @@ def _integral(
         slopes = wide(nodes.slope)
         cells = _cells(alphas, nodes, count, low, high)
         by_table = count <= state.planned
-        new = jnp.where(by_table, nested[jnp.minimum(count, len(nested) - 1)], cells.weights)
+        new = jnp.where(by_table, _row(nested, count), cells.weights)
         moved = _extremes(parts(_weighted(new - state.weights, nodes.average)), dtype)[0]
         scale = _extremes(parts(_weighted(new, nodes.average)), dtype)[1]
         was_by_table = state.count <= state.planned
@@ -171,7 +171,7 @@ def _integral(
         worth = jnp.where(met, after.doubts[cells.left] * cells.halvable, jnp.abs(cells.missed))
         at = jnp.argmax(worth)
         by_plan = count < after.planned
-        table = jnp.asarray(_NODES, dtype)[jnp.minimum(count, len(_NODES) - 1)]
+        table = _row(jnp.asarray(_NODES, dtype), count)
         following = jnp.where(by_plan, table, cells.middle[at])
         return after._replace(next=following, cell=cells.left[at])
 
@@ -191,8 +191,17 @@ def _integral(
         next=jnp.asarray(0.5, dtype),
         cell=jnp.asarray(0),
     )
+    # Of a batch each example has a state of its own from the first step on: a gather from what all
+    # share by an index of their own is refused where the batch lies on an explicit mesh.
+    start = jax.tree.map(lambda v: jnp.where(change == change, v, v), start)
     start = compat.vary(start, compat.varying(change))
     return integral(jax.lax.while_loop(unfinished, refined, start))
+
+
+def _row(table: Any, number: Any) -> Any:
+    """A row of a constant, its last where there are fewer; by a choice, as no gather may."""
+    chosen = jnp.arange(len(table)) == jnp.minimum(number, len(table) - 1)
+    return jnp.where(chosen.reshape(-1, *[1] * (table.ndim - 1)), table, 0).sum(0)
 
 
 def _complete(count: Any, planned: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import Any
 
@@ -12,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxplain import _frames as frames
 from jaxplain._numerics.chunking import chunked_map, leading_size
+from jaxplain._numerics.pipeline import bar, pipelined
 from jaxplain._types import Explain, Function, Key
 
 
@@ -24,8 +24,9 @@ def batched(
 ) -> Explain:
     r"""explain of many examples, `chunk` at a time: E_i = explain(x_i, …).
 
-    One compiled program runs chunk after chunk, and results are taken off the device, so memory
-    there holds one chunk however many examples there are. Any method, any combinator.
+    One compiled program runs chunk after chunk, the next is read meanwhile, and results are taken
+    off the device, so memory there holds two chunks however many examples there are. Any method,
+    any combinator. What should survive an interrupt goes through `jaxplain.stream.run`.
 
     Args:
       explain: `explain(x, *args)` or `explain(x, *args, key=)` → a tree.
@@ -74,30 +75,40 @@ def batched(
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((shared, items))):
             return chunked_map(lambda one: join(shared, one), items, chunk)
         shared = jax.device_put(shared)  # once for all chunks
+        leaves, tree = jax.tree.flatten(items)
         results, size = None, min(chunk, count)
-        with _bar(count) if progress else contextlib.nullcontext() as bar:
-            for start in range(0, count, size):
-                # The last chunk begins earlier, to be as long as the others: one program.
-                begin = min(start, count - size)
-                part = program(shared, jax.tree.map(lambda v: _rows(v, begin, size), items))
+
+        def read(start: int) -> tuple[int, list[Any]]:
+            """The rows that lie in the host's memory, or in a file: no others are read."""
+            # The last chunk begins earlier, to be as long as the others: one program.
+            begin = min(start, count - size)
+            here = lambda leaf: None if isinstance(leaf, jax.Array) else np.asanyarray(leaf)
+            return begin, [v if v is None else v[begin : begin + size] for v in map(here, leaves)]
+
+        def launch(start: int, rows: tuple[int, list[Any]]) -> Any:
+            begin, found = rows
+            for place, leaf in enumerate(leaves):
+                if isinstance(leaf, jax.Array):
+                    found[place] = _rows(leaf, begin, size)
+            return program(shared, jax.tree.unflatten(tree, found))
+
+        with bar(count, progress) as moved:
+            for start, (begin, _), part in pipelined(range(0, count, size), read, launch):
                 if results is None:
                     results = jax.tree.map(lambda v: np.empty((count, *v.shape[1:]), v.dtype), part)
                 jax.tree.map(lambda to, v: _put(to, begin, v), results, part)
-                if bar is not None:
-                    bar.update(begin + size - start)
+                moved(begin + size - start)
         return results
 
     return run
 
 
-def _rows(array: Any, begin: int, size: int) -> Any:
-    """So many rows: of an array in the host's memory, or mapped from a file, no others are read.
+def _rows(array: jax.Array, begin: int, size: int) -> jax.Array:
+    """So many rows of an array on a device.
 
-    An array on many devices gives rows that lie on them as its own do, or on each where that
-    does not come out even.
+    One on many devices gives rows that lie on them as its own do, or on each where that does not
+    come out even.
     """
-    if not isinstance(array, jax.Array):
-        return np.asanyarray(array)[begin : begin + size]
     laid = array.sharding
     if not isinstance(laid, NamedSharding) or len(laid.device_set) == 1:
         return _slice(array, begin, size)
@@ -115,9 +126,3 @@ def _put(results: np.ndarray, begin: int, rows: jax.Array) -> None:
 @functools.partial(jax.jit, static_argnums=2)
 def _slice(array: jax.Array, begin: int, size: int) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(array, begin, size)
-
-
-def _bar(count: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=count, unit="example")

@@ -13,6 +13,7 @@ import numpy as np
 from jaxplain._numerics.chunking import average, check_chunk, chunked_map
 from jaxplain._numerics.loops import compiled
 from jaxplain._numerics.sharing import at_units
+from jaxplain._numerics.trees import wide
 from jaxplain._types import Array, Function, Key, Method, Tree
 from jaxplain.lm.result import Explanation, as_pieces, check_hops, passed_back
 from jaxplain.lm.rows import Rows, misplacement, rows
@@ -239,7 +240,7 @@ def _summed(found: Rows, contributions: Tree, whole: Tree | None) -> tuple[Array
         share = lambda c, size: c / jnp.asarray(size, c.dtype)
         contributions = jax.tree.map(share, contributions, whole)
     leaves = found.by_place(contributions)
-    whole_rows = jnp.concatenate(leaves, axis=1)
+    whole_rows = wide(jnp.concatenate(leaves, axis=1))
     return whole_rows.sum(1), jnp.sqrt(jnp.square(whole_rows).sum(1))
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._numerics.trees import wide
 from jaxplain._types import Array, Function
 from jaxplain.named.bounds import beyond
 from jaxplain.surrogate import staging
@@ -31,9 +32,9 @@ class Sequence(NamedTuple):
     def values(self, logits: Array, target: Target, foils: Array | None = None) -> Array:
         """The target of each response token given all before it, (T,), of logits (S, V).
 
-        With foils less the foil's.
+        With foils less the foil's. In float32 at least: a log-probability takes its digits.
         """
-        rows = logits[self.prompt - 1 : -1]
+        rows = wide(logits[self.prompt - 1 : -1])
 
         def value(row: Array, token: Array) -> Array:
             return target(lambda z: z, token)(row)

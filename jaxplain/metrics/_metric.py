@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jaxplain.metrics._example import Example
+from jaxplain.surrogate import compat
 
 
 class Part(Protocol):
@@ -40,7 +41,8 @@ class Metric:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """The score of one explanation."""
-        return self.called(self, *args, **options)
+        with compat.on_mesh_of(args):
+            return self.called(self, *args, **options)
 
     def of(self, example: Example) -> Any:
         """The score of one example, nothing shared."""

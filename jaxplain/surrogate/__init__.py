@@ -66,6 +66,7 @@ def surrogate_values(
     f: Function, table: RuleTable, ref: Tree, args: tuple[Any, ...], argnums: Argnums = 0
 ) -> tuple[Any, Any]:
     """The surrogate's output, and the output at the reference (None for tables without one)."""
+    staging.watch_table(table)
     staged = staging.stage(f, args, argnums)
     if table.lifted.needs_reference:
         if ref is None:

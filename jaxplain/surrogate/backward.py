@@ -106,7 +106,9 @@ def scaled(
         def times(slope: Any) -> Any:
             # What nobody listens to may have any slope: a case that is not chosen is often a pole.
             product = slope * cotangent
-            return (product if tame else jnp.where(cotangent == 0, 0, product)).astype(slope.dtype)
+            if not tame:
+                product = jnp.where(cotangent == 0, jnp.zeros_like(product), product)
+            return product.astype(slope.dtype)
 
         result = jax.tree.map(times, saved)
         return jax.lax.optimization_barrier(result) if apart else result

@@ -98,6 +98,36 @@ def vary(tree: Any, axes: Iterable[str]) -> Any:
     return jax.tree.map(leaf, tree)
 
 
+@contextlib.contextmanager
+def on_mesh_of(tree: Any) -> Iterator[None]:
+    """With the mesh at hand on whose explicit axes a tree's arrays lie, if there is none at hand.
+
+    Under `vmap` JAX asks for it wherever a loop or a call inside meets what is no array's of the
+    batch, and the user need not have set it. What is not compiled can't do with a mesh in the
+    abstract.
+    """
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    meshes = [jax.typeof(array).sharding.mesh for array in arrays]
+    explicit = [mesh for mesh in meshes if mesh.explicit_axes]
+    if (
+        not explicit
+        or not jax.sharding.get_abstract_mesh().empty
+        or not isinstance(jax.numpy.zeros(()), jax.core.Tracer)
+    ):
+        yield
+        return
+    with jax.sharding.use_abstract_mesh(explicit[0]):
+        yield
+
+
+@contextlib.contextmanager
+def computed_now() -> Iterator[None]:
+    """Whatever is known is computed while a program is traced, on no mesh."""
+    nowhere = jax.sharding.AbstractMesh((), ())
+    with jax.ensure_compile_time_eval(), jax.sharding.use_abstract_mesh(nowhere):
+        yield
+
+
 def zeros(kinds: Any) -> Any:
     """Zeros of the types that `jax.eval_shape` gives, as a loop may carry them."""
     return jax.tree.map(

@@ -10,16 +10,42 @@ every rule is complete to the rounding of y: slope · Δx = y - y0.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxplain.surrogate.program import Equation
 
 Slope = Any  # None: constant, or not a real number, so that nothing flows through it
+
+
+@dataclasses.dataclass(frozen=True)
+class Root:
+    """What a chain begins with, at both ends."""
+
+    value: Any
+    reference: Any
+
+    @functools.cached_property
+    def delta(self) -> Any:
+        """x - x0, where somebody asks: a closed form need not."""
+        return change(self.value, self.reference)
+
+    @functools.cached_property
+    def one(self) -> Any:
+        """Its own slope."""
+        return jnp.ones_like(self.value, _wide(self.value))
+
+    @property
+    def zero(self) -> Any:
+        """The slope of what stands still."""
+        return jnp.zeros_like(self.value, _wide(self.value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +58,12 @@ class Step:
     slopes: Sequence[Slope]
     value: Any
     reference: Any
-    delta: Any  # x - x0 at the root
+    root: Root
+
+    @property
+    def delta(self) -> Any:
+        """x - x0 at the root."""
+        return self.root.delta
 
     @property
     def secant(self) -> Any:
@@ -68,30 +99,26 @@ def slope(step: Step) -> Slope:
         return _STRUCTURAL[name](step)
     if name in _UNARY and len(step.slopes) == 1:
         (u,), (u0,), (s,) = step.values, step.references, step.slopes
-        return _UNARY[name](u, u0, step.value, step.reference) * s
+        own = _UNARY[name](u, u0, step.value, step.reference)
+        return own if s is step.root.one else own * s
     return _smooth(step)
 
 
-def finite(slope: Any, value: Any, reference: Any, delta: Any, lost: Any) -> Any:
+def finite(slope: Any, value: Any, reference: Any, delta: Any, way: Sequence[Any]) -> Any:
     """The slope of a whole chain; its quotient, or 0 at Δ = 0, where an equation's is not finite.
 
     That is where one of them overflows, or where it has no derivative: the root of a 0 that stays.
     An end that counts as infinite has its quotient too, by its stand-in. So has the chain where it
-    is `lost`, by an infinite number on the way, to whose stand-in no closed form leads.
+    loses its `way`, by an infinite number on it, to whose stand-in no closed form leads.
     """
-    value, reference = value.astype(delta.dtype), reference.astype(delta.dtype)
-    known = jnp.isfinite(slope) & ~(is_infinite(value) | is_infinite(reference))
-    known &= (delta == 0) | ~lost
-    return _unless(known, slope, value, reference, delta)
+    still = delta == 0
+    known = jnp.isfinite(slope) & ordinary(value, reference) & (still | ordinary(*way))
+    divisor = jnp.where(known | still, jnp.ones_like(delta), delta)
+    quotient = change(value, reference).astype(delta.dtype) / divisor
+    return jnp.where(known, slope, jnp.where(still, jnp.zeros_like(quotient), quotient))
 
 
-def change(x: Any, x0: Any) -> Any:
-    """x - x0 of a root, in float32 at least: a chain of half precision is rounded at its end."""
-    wide = jnp.promote_types(jnp.result_type(x0), jnp.float32)
-    return difference(x.astype(wide), x0.astype(wide))
-
-
-NO_NUMBER = -1e4  # unlike any other that comes up
+NO_NUMBER = -1e4  # finite in every dtype, and hardly the other end: its Δ must not be 0
 
 
 def seen(array: Any) -> Any:
@@ -99,12 +126,34 @@ def seen(array: Any) -> Any:
 
     Whoever makes it and whoever discards it then mean the same change.
     """
-    return jnp.where(jnp.isnan(array), NO_NUMBER, array)
+    return jnp.where(jnp.isnan(array), jnp.full_like(array, NO_NUMBER), array)
 
 
 def difference(u: Any, u0: Any) -> Any:
     """u - u0, where infinite numbers are replaced by their `stand_in`: equal ones differ by 0."""
-    return stand_in(u) - stand_in(u0)
+    if jnp.issubdtype(jnp.result_type(u), jnp.complexfloating):
+        return stand_in(u) - stand_in(u0)
+    return _difference(u, u0, jnp.result_type(u))
+
+
+def change(x: Any, x0: Any) -> Any:
+    """`difference` in float32 at least: a chain of half precision is rounded at its end.
+
+    What counts as infinite does so in the numbers' own precision.
+    """
+    return _difference(x, x0, _wide(x0))
+
+
+def _wide(array: Any) -> Any:
+    return jnp.promote_types(jnp.result_type(array), jnp.float32)
+
+
+def _difference(u: Any, u0: Any, dtype: Any) -> Any:
+    """Where it is no larger than that of two ordinary numbers, none of them need be looked at."""
+    delta = u.astype(dtype) - u0.astype(dtype)
+    most = min(2 * largest(u), float(jnp.finfo(dtype).max))
+    clipped = _clipped(u).astype(dtype) - _clipped(u0).astype(dtype)
+    return jnp.where(jnp.abs(delta) <= most, delta, clipped)
 
 
 # So large that no sum with it tells it from ∞, and so small that neither its inverse nor its
@@ -119,22 +168,36 @@ def stand_in(array: Any) -> Any:
     maximum) by something finite: the multiplier is their quotient, and its product with the change
     what it was.
     """
-    most = min(_INFINITE, largest(array) / 2)
     if jnp.issubdtype(jnp.result_type(array), jnp.complexfloating):
-        infinite = jnp.sign(array) * most
+        clipped = jnp.sign(array) * infinite(array)
     else:
-        infinite = jnp.clip(array, -most, most)
-    return jnp.where(jnp.abs(array) <= largest(array), array, infinite)
+        clipped = _clipped(array)
+    return jnp.where(jnp.abs(array) <= largest(array), array, clipped)
 
 
-def is_infinite(array: Any) -> Any:
-    """Where a number counts as infinite; nan does."""
-    return ~(jnp.abs(array) <= largest(array))
+def _clipped(array: Any) -> Any:
+    most = np.asarray(infinite(array), jnp.result_type(array))
+    return jax.lax.clamp(-most, array, most)
+
+
+def infinite(array: Any) -> float:
+    """The stand-in for ∞, of the sign that it has."""
+    return min(_INFINITE, largest(array) / 2)
+
+
+def ordinary(*arrays: Any) -> Any:
+    """Where none of them counts as infinite, nor is nan; by the largest of each dtype."""
+    alike: dict[Any, Any] = {}
+    for array in arrays:
+        size, dtype = jnp.abs(array), jnp.result_type(array)
+        alike[dtype] = jnp.maximum(alike[dtype], size) if dtype in alike else size
+    return functools.reduce(operator.and_, (size <= largest(size) for size in alike.values()))
 
 
 def largest(array: Any) -> float:
-    """What is larger counts as infinite."""
-    return float(jnp.finfo(jnp.result_type(array)).max) / 4
+    """What is larger counts as infinite; of float16, whose numbers go no further, ∞ alone."""
+    most = float(jnp.finfo(jnp.result_type(array)).max)
+    return most / 4 if most > _INFINITE else most
 
 
 def _unless(holds: Any, slope: Any, y: Any, y0: Any, delta: Any) -> Any:
@@ -157,7 +220,7 @@ def _widened(step: Step) -> Step:
     def widen(value: Any) -> Any:
         if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             return value
-        return kept.setdefault(id(value), jnp.asarray(value).astype(step.delta.dtype))
+        return kept.setdefault(id(value), jnp.asarray(value).astype(_wide(step.root.value)))
 
     return dataclasses.replace(
         step,
@@ -183,9 +246,9 @@ def _smooth(step: Step) -> Any:
     if len(step.active) > 1:
         return _chosen(step)
     (i,) = step.active
-    delta = difference(step.values[i], step.references[i])
-    slopes = [jnp.ones_like(delta) if j == i else None for j in range(len(step.slopes))]
-    return _chosen(dataclasses.replace(step, slopes=slopes, delta=delta)) * step.slopes[i]
+    root = Root(step.values[i], step.references[i])
+    slopes = [root.one if j == i else None for j in range(len(step.slopes))]
+    return _chosen(dataclasses.replace(step, slopes=slopes, root=root)) * step.slopes[i]
 
 
 def _chosen(step: Step) -> Any:
@@ -294,10 +357,10 @@ def _sum(step: Step, sign: int = 1) -> Any:
 def _select(step: Step) -> Any:
     """The chosen case's slope where both ends choose the same one, the secant where they do not."""
     which, which0 = step.values[0], step.references[0]
-    cases = [jnp.zeros_like(step.delta) if s is None else s for s in step.slopes[1:]]
+    cases = [step.root.zero if s is None else s for s in step.slopes[1:]]
     if all(s is None for s in step.slopes[1:]) and which is which0:
         return None
-    cases = [jnp.broadcast_to(s, step.delta.shape) for s in cases]
+    cases = [jnp.broadcast_to(s, step.root.one.shape) for s in cases]
     chosen = jax.lax.select_n(which, *cases)
     return chosen if which is which0 else step.unless(which == which0, chosen)
 
@@ -308,7 +371,7 @@ def _extremum(step: Step, sign: int) -> Any:
     Where another wins than at the reference, Δy lies between both operands' changes.
     """
     (u, v), (u0, v0) = step.values, step.references
-    su, sv = (jnp.zeros_like(step.delta) if s is None else s for s in step.slopes)
+    su, sv = (step.root.zero if s is None else s for s in step.slopes)
     first, first0 = (u > v, u0 > v0) if sign > 0 else (u < v, u0 < v0)
     winner = jnp.where(first, su, sv)
     if not _in_relu(step.equation):
@@ -327,7 +390,7 @@ def _in_relu(equation: Equation) -> bool:
 
 def _clamp(step: Step) -> Any:
     """The slope of what is chosen at both ends; the quotient where that is not the same."""
-    slopes = [jnp.zeros_like(step.delta) if s is None else s for s in step.slopes]
+    slopes = [step.root.zero if s is None else s for s in step.slopes]
     which, which0 = (
         jnp.where(u < low, 0, jnp.where(u > high, 2, 1))
         for low, u, high in (step.values, step.references)
@@ -340,7 +403,7 @@ def _rem(step: Step) -> Any:
     """u - qv with q = trunc(u/v) the same at both ends; the quotient where it is not."""
     ends = (step.values, step.value), (step.references, step.reference)
     q, q0 = (jnp.round((u - y) / v) for (u, v), y in ends)
-    su, sv = (jnp.zeros_like(step.delta) if s is None else s for s in step.slopes)
+    su, sv = (step.root.zero if s is None else s for s in step.slopes)
     return step.unless(q == q0, su - q * sv)
 
 
@@ -348,7 +411,7 @@ def _atan2(step: Step) -> Any:
     """The angle between (u, v) and (u0, v0): its tangent is (ΔuV - ΔvU)/(uu0 + vv0), U and V the
     means, every length in units of its end's.  The quotient where it is large, or leaps by 2π."""
     (u, v), (u0, v0) = step.values, step.references
-    su, sv = (jnp.zeros_like(step.delta) if s is None else s for s in step.slopes)
+    su, sv = (step.root.zero if s is None else s for s in step.slopes)
     n, n0 = (jnp.maximum(jnp.abs(a), jnp.abs(b)) for a, b in ((u, v), (u0, v0)))
     # By inverses, for XLA divides a quotient by a product, which may overflow.
     unit, unit0 = 1 / jnp.where(n == 0, 1, n), 1 / jnp.where(n0 == 0, 1, n0)

@@ -98,11 +98,15 @@ def _spelling(
     return Program(tuple(names), (*fills, *reversed(kept)), equation.outputs), others
 
 
+# How a number becomes an array of it; the last two say that it may differ between devices, and are
+# what becomes of a literal under `jax.shard_map`.
+_FILLS = ("broadcast_in_dim", "convert_element_type", "pvary", "pcast")
+
+
 def _fill(atom: Atom, producers: Producers) -> list[Equation]:
     """The equations that spread a constant, if that is what a value is."""
     steps = []
-    fills = ("broadcast_in_dim", "convert_element_type")
-    while (maker := _producer(atom, producers, *fills)) is not None:
+    while (maker := _producer(atom, producers, *_FILLS)) is not None:
         steps.append(maker)
         atom = maker.inputs[0]
     return steps[::-1] if isinstance(atom, Constant) else []
@@ -391,7 +395,7 @@ def _is_zero(atom: Atom, producers: Producers) -> bool:
 
 def _is(atom: Atom, number: float, producers: Producers) -> bool:
     """Whether a value is known to be this number everywhere."""
-    atom = _unwrap(atom, producers, "broadcast_in_dim", "convert_element_type")
+    atom = _unwrap(atom, producers, *_FILLS)
     if not isinstance(atom, Constant) or isinstance(atom.value, jax.core.Tracer):
         return False
     values = np.asarray(atom.value)

@@ -144,6 +144,27 @@ def watched_references() -> Iterator[list[Any]]:
 _watching: contextvars.ContextVar[list[Any] | None] = contextvars.ContextVar("refs", default=None)
 
 
+@contextlib.contextmanager
+def watched_tables() -> Iterator[list[Any]]:
+    """The rule tables that programs are evaluated under while this is open."""
+    seen: list[Any] = []
+    token = _tables.set(seen)
+    try:
+        yield seen
+    finally:
+        _tables.reset(token)
+
+
+_tables: contextvars.ContextVar[list[Any] | None] = contextvars.ContextVar("tables", default=None)
+
+
+def watch_table(table: Any) -> None:
+    """Says that a program is evaluated under a table, to whom it concerns."""
+    seen = _tables.get()
+    if seen is not None:
+        seen.append(table)
+
+
 def _watch(ref: Any) -> None:
     seen = _watching.get()
     if seen is not None:

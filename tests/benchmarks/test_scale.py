@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from benchmarks import devices, measure, scale, scale_report, sweeps
+from benchmarks import devices, measure, scale, scale_report, streaming, sweeps
 from benchmarks.sweeps import SWEEPS, Sweep
 
 
@@ -16,6 +16,16 @@ def cell(value, seconds, **others):
         "compile_seconds": 1.0,
     }  # fmt: skip
     return {**usual, "value": value, "seconds": seconds and [seconds] * 3, **others}
+
+
+def stored():
+    """Streaming's figures, made up: the bare loop takes two seconds beyond starting."""
+    row = lambda wall, cpu: {
+        "start": {"wall": 1.0, "cpu": 1.0},
+        "whole": {"wall": wall, "cpu": cpu},
+    }
+    samples = {"bare": [row(3, 3)], "streamed": [row(5, 4)], "in chunks": [row(3, 3)]}
+    return {"examples": 8, "batch": 2, "long": 10, "growth_bytes": 0, "samples": samples}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +80,10 @@ def test_page_and_figure(results, tmp_path):
     page = path.with_suffix(".md").read_text()
     assert "| width | DeepLIFT | 64–128 units | 2.00 |" in page
     assert "0.0 MiB at 256" in page and "| 1 | 2 |" in page
+    assert "| streamed | 1." not in page and streaming.ratio(stored(), "streamed", "cpu") == 1.5
+    path.write_text(json.dumps(results | {"streaming": stored()}))
+    scale.write(path)
+    assert "| streamed | 1.50 | 2.00 |" in path.with_suffix(".md").read_text()
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -78,3 +92,10 @@ def test_a_sharded_batch_needs_no_talk_between_devices():
     found = devices.on_host(batch=2, rounds=2, counts=(1, 2))
     assert [c["devices"] for c in found] == [1, 2]
     assert [c["collectives"] for c in found] == [0, 0]
+
+
+@pytest.mark.slow
+def test_what_storing_costs_is_measured():
+    found = streaming.alone(examples=64, rounds=1, long=20_000)
+    assert streaming.ratio(found, "streamed", "cpu") < 1.25  # of CPU time, which others don't take
+    assert found["growth_bytes"] < 64 * 2**20

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OWN_RULE, JOURNEYS, RELEVANCE, METRICS, LANGUAGE = (
-    (ROOT / "docs" / name).read_text()
-    for name in ("own_rule.md", "journeys.md", "relevance.md", "metrics.md", "language_models.md")
+PAGES = ["own_rule", "journeys", "relevance", "metrics", "stream", "language_models"]
+OWN_RULE, JOURNEYS, RELEVANCE, METRICS, STREAM, LANGUAGE = (
+    (ROOT / "docs" / f"{name}.md").read_text() for name in PAGES
 )
 
 
@@ -36,7 +36,12 @@ def test_a_rule_of_your_own_runs_and_its_message_is_the_real_one():
 
 @pytest.mark.parametrize(
     "name",
-    ["relevance.md", "metrics.md", pytest.param("language_models.md", marks=pytest.mark.slow)],
+    [
+        "relevance.md",
+        "metrics.md",
+        "stream.md",
+        pytest.param("language_models.md", marks=pytest.mark.slow),
+    ],
 )
 def test_a_page_runs(name):
     run((ROOT / "docs" / name).read_text(), name)
@@ -46,9 +51,9 @@ def test_a_page_runs(name):
     "examples",
     [
         blocks(page, "python")[n:]
-        for page, n in ((OWN_RULE, 1), (RELEVANCE, 1), (METRICS, 3), (LANGUAGE, 0))
+        for page, n in ((OWN_RULE, 1), (RELEVANCE, 1), (METRICS, 3), (STREAM, 0), (LANGUAGE, 0))
     ],
-    ids=["own_rule", "relevance", "metrics", "language_models"],
+    ids=["own_rule", "relevance", "metrics", "stream", "language_models"],
 )
 def test_every_example_asserts_something(examples):
     assert all("assert" in block for block in examples)
@@ -56,8 +61,8 @@ def test_every_example_asserts_something(examples):
 
 @pytest.mark.parametrize(
     "page",
-    [OWN_RULE, JOURNEYS, RELEVANCE, METRICS, LANGUAGE],
-    ids=["own_rule", "journeys", "relevance", "metrics", "language_models"],
+    [OWN_RULE, JOURNEYS, RELEVANCE, METRICS, STREAM, LANGUAGE],
+    ids=PAGES,
 )
 def test_every_file_named_is_there(page):
     named = re.findall(r"`((?:[\w.]+/)*\w+\.(?:py|md))`", page)

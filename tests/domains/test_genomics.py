@@ -7,6 +7,7 @@ import pytest
 
 import jaxplain as jxp
 from jaxplain import genomics
+from tests.support.marks import slow_but
 
 KEY = jax.random.key(0)
 LENGTH = 24
@@ -236,7 +237,7 @@ STORED = {
 }
 
 
-@pytest.mark.parametrize("call", STORED)
+@pytest.mark.parametrize("call", slow_but(STORED, ["contributions", "variants", "shuffles"]))
 def test_one_hot_stored_small_counts_as_floats(call):
     expected = STORED[call](xs[0])
     for stored in (xs[0].astype(jnp.int8), np.asarray(xs[0], "uint8"), xs[0] > 0):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
+from tests.support.marks import slow_but
 
 X = jnp.array([0.5, 2.0, -1.0, 1.5])
 W = jnp.array([1.0, -2.0, 0.5, 3.0])
@@ -55,7 +56,9 @@ def rows(account, rule):
     return [row for row in account.rows if row.rule == rule]
 
 
-@pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "f", slow_but(FUNCTIONS, [normed, attention, branched]), ids=lambda f: f.__name__
+)
 def test_complete_rules_have_no_local_gap(f):
     account = jxp.audit(f, 0.1)(X)
     contributions, gap = jax.jit(jxp.deeplift(f, 0.1, return_gap=True))(X)

@@ -10,6 +10,7 @@ import pytest
 import jaxplain as jxp
 from benchmarks import measure
 from benchmarks.models import MODELS
+from jaxplain.surrogate import walk
 
 pytestmark = pytest.mark.slow
 
@@ -158,3 +159,21 @@ def test_conductance_costs_one_run_of_integrated_gradients(in_a_scan, record_pro
         # In the scan all twelve layers at once: a derivative along them all is added to two passes.
         limit = 1.6 if in_a_scan else 1.3
         assert compare(record_property, inside, path)[0] <= limit
+
+
+@pytest.mark.parametrize("name, rescale, in_parts", [
+    ("mlp", 3.3, 15), ("cnn", 2.8, 14), ("lstm", 4.5, 23), ("transformer", 4.6, 13),
+])  # fmt: skip
+def test_the_program_grows_no_further(name, rescale, in_parts, record_property):
+    """Tracing and compiling take their time by the equation: how many for one of a gradient's."""
+    m = MODELS[name](jax.random.key(0), batch=1)
+
+    def size(explain):
+        program = jax.make_jaxpr(jax.vmap(explain, (0, None, None)))(m.xs, m.ref, m.params)
+        return sum(not walk.bodies(equation) for _, equation in walk.equations(program))
+
+    gradient = size(lambda x, ref, p: jax.grad(m.f)(x, p))
+    for rules, limit in (("rescale", rescale), ("reveal_cancel", in_parts)):
+        ratio = size(lambda x, ref, p, r=rules: jxp.deeplift(m.f, ref, rules=r)(x, p)) / gradient
+        record_property(f"ratio of equations, {rules}", ratio)
+        assert ratio <= limit

@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 import jaxplain as jxp
 from jaxplain.surrogate import compat, primitives, program
+from tests.support.marks import some_slow
 
 DIFFERENTIABLE = tuple("linear elementwise bilinear maximum chosen curved linear_solve".split())
 
@@ -644,7 +645,16 @@ def test_example_meets_its_primitive(name):
     assert name in {equation.primitive.name for equation in equations}
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Functions of one number are held to more in `test_divided_difference`.
+UNARY = [
+    name
+    for name in NAMES
+    if len(EXAMPLES[name][0].operands) == 1
+    and any(primitives.facts(p).group == "elementwise" for p in compat.resolve([name]))
+]
+
+
+@pytest.mark.parametrize("name", some_slow(NAMES, UNARY))
 def test_complete_in_float32(name):
     check_complete(name, jnp.float32, 1e-5)
 

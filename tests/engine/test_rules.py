@@ -178,6 +178,18 @@ def test_the_weighing_is_smooth_in_the_values():
     np.testing.assert_allclose(slopes, middles, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("f", [jnp.prod, lambda x: x[0] * x[1] * x[2], lambda x: x[:2] @ x[1:]],
+                         ids=["prod", "factors", "dot"])  # fmt: skip
+def test_a_product_of_what_stands_still_has_second_derivatives(f):
+    """0/0, where neither order of change is larger, has no slope: not nan."""
+    x = jnp.array([1.5, 0.0, -2.0])
+    for ref in (x, jnp.zeros(3), x.at[0].set(0.5)):
+        loss = lambda x, ref=ref: jnp.sum(jxp.deeplift(f, ref)(x) ** 2)
+        step = 1e-5 * jnp.array([1.0, 2.0, -1.5])
+        slope = (loss(x + step) - loss(x - step)) / 2
+        np.testing.assert_allclose(jax.grad(loss)(x) @ step, slope, 1e-4, 1e-9)
+
+
 def test_factors_of_one_variable_are_one_function():
     x, ref = draw(1, 5), draw(2, 5)
     m = multipliers(lambda x: jnp.sum(x * jnp.tanh(x) * jnp.exp(x)), x, ref)
@@ -643,6 +655,14 @@ def test_path_integral_is_differentiable(name):
     step = 1e-5
     difference = (loss(1 + step) - loss(1 - step)) / (2 * step)
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(1.0), difference, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_numbers_that_cancel_later_keep_their_change(dtype):
+    """Only what is larger than all it changes is a mask's."""
+    x = jnp.array([1e9, 1.5e9], dtype)
+    contributions = jxp.deeplift(lambda x: jnp.sort(x) @ jnp.array([-3.0, 2.0], dtype), 0.0)(x)
+    np.testing.assert_allclose(contributions, [-3e9, 3e9], 1e-5)
 
 
 # Sums of independent parts.

@@ -23,10 +23,11 @@ from tests.support.zoo import (
     transformer,
 )
 
-QUICK = "mlp_glu cnn_max_pool_overlapping_same scan_mixed_carry maths_sort tree_two_towers".split()
+QUICK = "cnn_max_pool_overlapping_same scan_mixed_carry tree_two_towers".split()
 THOROUGH = (
-    "mlp_gelu cnn_group_norm rnn_gru linen_mlp_batch_norm linen_transformer_causal_padded "
-    "transformer_llama nnx_transformer structure_cond structure_inner_gradient "
+    "mlp_glu maths_sort mlp_gelu cnn_group_norm rnn_gru linen_mlp_batch_norm "
+    "linen_transformer_causal_padded transformer_llama nnx_transformer structure_cond "
+    "structure_inner_gradient "
     "maths_cholesky_logdet maths_rfft_power tree_state_space"
 ).split()
 
@@ -355,10 +356,10 @@ def test_one_trace_per_shape(method):
 
 
 @models(
-    "mlp_gelu mlp_softmax mlp_standardize_rsqrt cnn_max_pool scan_mixed_carry maths_norm".split(),
-    "mlp_relu mlp_softplus cnn_group_norm cnn_batch_norm rnn_lstm rnn_gru transformer_llama "
-    "transformer_causal transformer_causal_lowest transformer_post_norm maths_sort tree_two_towers "
-    "linen_transformer_pre_norm".split(),
+    "mlp_gelu mlp_softmax mlp_standardize_rsqrt".split(),
+    "cnn_max_pool scan_mixed_carry maths_norm mlp_relu mlp_softplus cnn_group_norm cnn_batch_norm "
+    "rnn_lstm rnn_gru transformer_llama transformer_causal transformer_causal_lowest "
+    "transformer_post_norm maths_sort tree_two_towers linen_transformer_pre_norm".split(),
 )
 def test_every_floating_dtype_runs_stays_finite_and_keeps_its_dtype(name):
     m = ZOO[name]()

@@ -9,6 +9,7 @@ import pytest
 
 import jaxplain as jxp
 from tests.support.cases import array, assert_close, graph, load
+from tests.support.marks import one_of_each
 
 NEURONS = {
     "sum of neurons 0 and 1": slice(0, 2),
@@ -304,7 +305,10 @@ def test_model(case):
     np.testing.assert_allclose(delta, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", SCORED, ids=lambda case: case["id"])
+QUICK = one_of_each(SCORED, lambda case: (case["method"], is_layer(case)))
+
+
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case["id"])
 def test_scores(case):
     scores = attributions(case)
     if is_layer(case):

@@ -12,7 +12,7 @@ import pytest
 import jaxplain as jxp
 from jaxplain._numerics.chunking import moments, weighted_sum
 from tests.support.checks import flops
-from tests.support.marks import some_slow
+from tests.support.marks import slow_but, some_slow
 
 KEY = jax.random.key(0)
 WIDTH, REFERENCES = 6, 7
@@ -73,7 +73,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method, options", METHODS.values(), ids=METHODS)
-@pytest.mark.parametrize("chunk", [None, 1, 3, 7, 100])
+@pytest.mark.parametrize("chunk", slow_but([None, 1, 3, 7, 100], [3]))
 def test_expected_is_the_mean_over_references(method, options, chunk, params):
     x, refs = tree(1), tree(3, REFERENCES)
     explain = jxp.expected(functools.partial(method, **options))(f, refs, chunk=chunk)
@@ -340,7 +340,7 @@ def test_errors_of_keys(params):
 # Noise.
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 4, 9])
+@pytest.mark.parametrize("chunk", slow_but([None, 1, 4, 9], [4]))
 @pytest.mark.parametrize("reduce", ["mean", "square", "variance"])
 def test_smooth_is_a_moment_over_noise(reduce, chunk, params):
     x, stdev = tree(1), {"a": 0.5, "b": jnp.array([0.0, 2.0])}

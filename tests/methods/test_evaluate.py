@@ -12,6 +12,7 @@ import pytest
 import jaxplain as jxp
 from jaxplain.metrics.table import Evaluations, Table
 from tests.support.checks import draw
+from tests.support.marks import slow_but
 
 PARAMS = {"first": {"w": draw(0, 6, 8), "b": draw(1, 8)}, "second": {"w": draw(2, 8, 3)}}
 XS, TARGETS = draw(3, 5, 6), jnp.array([0, 1, 2, 1, 0])
@@ -80,7 +81,10 @@ def test_its_parts():
     assert dict(zip(table.metrics, table.directions, strict=True))["gap"] == "0"
 
 
-@pytest.mark.parametrize("name", METRICS)
+ALONE = ["deletion", "infidelity", "sensitivity", "randomisation", "mass"]
+
+
+@pytest.mark.parametrize("name", slow_but(METRICS, ALONE))
 def test_a_metric_alone_gives_its_column(name):
     """Though in company curves share points, perturbations and explanations."""
     table = quiet(METHODS, {name: METRICS[name]}, XS, TARGETS, key=KEY, masks=MASKS)
@@ -98,7 +102,7 @@ def test_a_metric_called_by_itself_gives_the_same():
     np.testing.assert_allclose(mass, row[table.metrics.index("mass")], rtol=1e-4)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, None])
+@pytest.mark.parametrize("chunk", slow_but([1, 2, None], [2]))
 def test_neither_chunk_nor_neighbours_nor_their_order_change_a_score(chunk):
     few = {n: METRICS[n] for n in ("deletion", "faithfulness", "infidelity", "sensitivity")}
     order = np.array([4, 2, 0])

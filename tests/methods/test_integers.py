@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxplain as jxp
+from tests.support.marks import slow_but
 
 KEY = jax.random.key(0)
 TABLE = jax.random.normal(jax.random.key(1), (7, 3))
@@ -79,7 +80,7 @@ EVALUATION = {
 }
 
 
-@pytest.mark.parametrize("method", EVALUATION)
+@pytest.mark.parametrize("method", slow_but(EVALUATION, ["ablation", "owen_values", "lime"]))
 def test_a_category_is_a_player_like_its_code(method):
     """As for the same model of floats, which looks its codes up."""
 
@@ -185,7 +186,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("name", ["embed", "block/0", "block/1"])
-@pytest.mark.parametrize("method", [m for m in BY_HAND if BY_HAND[m]])
+@pytest.mark.parametrize("method", slow_but([m for m in BY_HAND if BY_HAND[m]], ["deeplift"]))
 def test_token_ids_are_explained_by_the_named_value(method, name):
     """As by hand: f as a function of the value, from what it is at ref to what it is at x."""
     h, h0 = looked_up(text, name, IDS, PAD)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
+from tests.support.marks import slow_but
 
 V, X = jnp.array([1.0, -2.0, 0.5, 3.0]), jnp.array([0.3, -0.2, 0.5, 1.0])
 GROUPS, KEY = np.array([0, 0, 1, 1]), jax.random.key(0)
@@ -76,7 +77,7 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", slow_but(TARGETS, ["logit", "log_odds"]))
 def test_a_class_that_there_is_not(name):
     net, target = lambda x: x * V, TARGETS[name]
     for index in (4, -5, np.int64(4), jnp.array(9), jnp.array(-9), (np.int8(4),)):

@@ -32,6 +32,7 @@ LOOPS = {
     "gradient": jxp.gradient(f),
     "gradient at": jxp.gradient(f, at=("h", "z")),
     "guided backprop": jxp.guided_backprop(f),
+    "deconvnet": jxp.deconvnet(f),
     "deeplift": jxp.deeplift(f, 0.1),
     "deeplift at": jxp.deeplift(f, 0.1, at="h"),
     "reveal cancel": jxp.deeplift(f, 0.1, rules="reveal_cancel"),
@@ -43,6 +44,7 @@ LOOPS = {
     "neuron conductance": jxp.neuron_conductance(f, 0.1, at="h", steps=2, neuron_chunk=2),
     "influence": jxp.internal_influence(f, 0.1, at="h", steps=8, chunk=3),
     "edges": jxp.edge_attributions(f, jnp.full(6, 0.1), at=["h", "z"]),
+    "lrp": jxp.lrp(f),
     "smooth": keyed(jxp.smooth(jxp.deeplift(f, 0.1), stdev=0.1, samples=6, chunk=4)),
     "occlusion": jxp.occlusion(f, 0.1, window=2, strides=1, chunk=2),
     "shapley": jxp.shapley_values(f, 0.1, chunk=5),
@@ -74,9 +76,10 @@ def in_devices(program):
 
 
 def test_what_differs_between_devices_is_explained_for_each():
-    """The loop's carry, and cotangents of what devices share: a quick part of what follows."""
+    """The loop's carry, cotangents of what devices share, and a relu's zero, which is one for each
+    device there: a quick part of what follows."""
     in_devices("""
-    for name in ("integrated gradients", "conductance"):
+    for name in ("integrated gradients", "conductance", "deconvnet"):
         explain = jax.vmap(LOOPS[name])
         shard = jax.shard_map(explain, mesh=mesh("Auto"), in_specs=P("data"), out_specs=P("data"))
         same(jax.jit(shard)(xs, labels), explain(xs, labels), name)
@@ -90,6 +93,23 @@ def test_shards_of_a_batch():
         explain = jax.vmap(explain)
         shard = jax.shard_map(explain, mesh=mesh("Auto"), in_specs=P("data"), out_specs=P("data"))
         same(jax.jit(shard)(xs, labels), jax.jit(explain)(xs, labels), name)
+    """)
+
+
+@pytest.mark.slow
+def test_a_batch_on_an_auto_mesh_needs_no_talk_between_devices():
+    """But where a loop ends when all examples are done, which the devices tell each other."""
+    in_devices("""
+    import re
+    talk = re.compile(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)[-(]")
+    place = NamedSharding(mesh("Auto"), P("data"))
+    for name, explain in {**LOOPS, **REFINED}.items():
+        lowered = jax.jit(jax.vmap(explain), in_shardings=(place, place)).lower(xs, labels)
+        program = lowered.compile()
+        found = talk.findall(program.as_text())
+        until_done = name == "guided IG" or "tolerance" in name
+        assert found == (["all-reduce"] if until_done else []), (name, found)
+        same(program(*jax.device_put((xs, labels), place)), jax.vmap(explain)(xs, labels), name)
     """)
 
 
@@ -137,21 +157,22 @@ def test_explicit_axes():
     same(explain(*sharded), explain(xs, labels), "gradient")
     explain = jax.jit(jax.vmap(LOOPS["deeplift"]))
     want = explain(xs, labels)
-    with jax.sharding.set_mesh(explicit):  # which JAX's own broadcasts ask for
+    same(explain(*sharded), want, "deeplift")  # nobody has set the mesh
+    with jax.sharding.set_mesh(explicit):
         same(explain(*sharded), want, "deeplift")
     """)
 
 
 @pytest.mark.slow
 def test_explicit_axes_and_loops():
-    """JAX's own scan asks for the mesh to be set."""
+    """JAX's own scan asks for the mesh to be set, which methods do where nobody has."""
     in_devices("""
     explicit = mesh("Explicit")
     sharded = jax.device_put((xs, labels), NamedSharding(explicit, P("data")))
-    for name, explain in LOOPS.items():
+    refined = {name: REFINED[name] for name in REFINED if "tolerance" in name}
+    for name, explain in {**LOOPS, **refined}.items():
         want = jax.jit(jax.vmap(explain))(xs, labels)
-        with jax.sharding.set_mesh(explicit):
-            same(jax.jit(jax.vmap(explain))(*sharded), want, name)
+        same(jax.jit(jax.vmap(explain))(*sharded), want, name)
     """)
 
 

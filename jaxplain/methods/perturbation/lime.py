@@ -118,5 +118,17 @@ def _slopes(
     )
     if penalty == "ridge":
         share = (samples / _SETS if strength is None else strength) / samples
-        return jnp.linalg.solve(gram + share * jnp.eye(len(gram), dtype=z.dtype), moment)
+        return _solved(gram + share * jnp.eye(len(gram), dtype=z.dtype), moment)
     return lasso(gram, moment, _LASSO * root(square[0]) if strength is None else strength)
+
+
+def _solved(system: jax.Array, moment: jax.Array) -> jax.Array:
+    """The solution by the inverse, and once more of what that leaves.
+
+    `solve` itself would gather a batch from all devices where the system is one for all examples:
+    their right-hand sides are columns to it then.
+    """
+    inverse = jnp.linalg.inv(system)
+    times = functools.partial(jnp.matmul, precision=_HIGHEST)
+    slopes = times(inverse, moment)
+    return slopes + times(inverse, moment - times(system, slopes))

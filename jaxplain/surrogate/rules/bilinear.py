@@ -12,7 +12,7 @@ from jaxplain.surrogate.backward import attach
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules.linear import linear
 from jaxplain.surrogate.rules.operands import differentiable, filled, on_settled
-from jaxplain.surrogate.rules.products import haste, meeting, product_slopes
+from jaxplain.surrogate.rules.products import haste, meeting, product_slopes, total_size
 from jaxplain.surrogate.values.pair import Pair
 
 
@@ -59,11 +59,9 @@ def _contracted(
 
 def order(equation: Equation, active: Sequence[Any], references: Sequence[Any]) -> Any:
     """The haste of the first operand beside the second, of each item."""
-    items = [_items(equation, i, v.ndim) for i, v in enumerate(active)]
-    ends = zip(active, references, items, strict=True)
-    sizes, sizes0, moves = zip(
-        *([_size(v, n), _size(v0, n), _size(v - v0, n)] for v, v0, n in ends), strict=True
-    )
+    axes = [tuple(range(_items(equation, i), v.ndim)) for i, v in enumerate(active)]
+    moved = [v - v0 for v, v0 in zip(active, references, strict=True)]
+    sizes, sizes0, moves = (list(map(total_size, end, axes)) for end in (active, references, moved))
     return haste(sizes, sizes0, moves, 0)
 
 
@@ -87,17 +85,10 @@ def contracts_nothing(equation: Equation) -> bool:
     )
 
 
-def _items(equation: Equation, operand: int, ndim: int) -> int:
+def _items(equation: Equation, operand: int) -> int:
     """How many of an operand's first axes are items of a batch, in order in both."""
     if equation.primitive is not jax.lax.dot_general_p:
         return 0
     batch = equation.params["dimension_numbers"][1]
     in_order = all(list(axes) == list(range(len(axes))) for axes in batch)
     return len(batch[operand]) if in_order else 0
-
-
-def _size(array: Any, items: int) -> Any:
-    """The root mean square of each item; safe to differentiate at 0."""
-    array = array.astype(jnp.promote_types(array.dtype, jnp.float32))
-    mean = jnp.mean(jnp.real(array * jnp.conj(array)), tuple(range(items, array.ndim)))
-    return jnp.where(mean > 0, jnp.sqrt(jnp.where(mean > 0, mean, 1)), 0)

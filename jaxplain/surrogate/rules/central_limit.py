@@ -80,7 +80,7 @@ def _nonlinear(expression: Expression, root: Any, chosen: bool) -> Parts:
         if not chosen:
             return secant, jnp.zeros_like(secant), change
         known = (squares > float(jnp.finfo(delta.dtype).tiny)) & jnp.isfinite(squares)
-        known &= ~masked_once(expression, x, x0, constants)[0]
+        known &= ~masked_once(x, x0)
         squares = jnp.where(known, squares, 1)
         half, middle = jnp.sqrt(delta * delta / 4 + squares / 2), (x + x0) / 2
         mean = jnp.where(known, slope(expression, middle + half, middle - half, constants), secant)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -13,9 +12,8 @@ import jax.numpy as jnp
 from jaxplain.surrogate import divided_difference
 from jaxplain.surrogate.backward import scaled
 from jaxplain.surrogate.errors import UnsupportedPrimitive
-from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.values.pair import Pair, is_real
-from jaxplain.surrogate.values.region import Expression, Region, zip_by_id
+from jaxplain.surrogate.values.region import Expression, Region, known_number, zip_by_id
 
 _MASK = 1e8  # times the size of both ends: larger corners are masked numbers
 _MOST_PLAYERS = 6  # of a choice: 2⁶ corners are evaluated
@@ -47,11 +45,15 @@ def chain(expression: Expression) -> Any:
 def is_tame(expression: Expression) -> bool:
     """Whether its slopes are finite, so that nothing need guard against them."""
 
-    def tame(equation: Equation) -> bool:
-        positive = equation.primitive.name == "integer_pow" and equation.params["y"] >= 0
-        return positive or equation.facts.tame
+    def tame(node: Region) -> bool:
+        name = node.equation.primitive.name
+        if name == "integer_pow":
+            return node.equation.params["y"] >= 0
+        if name == "div":
+            return bool(known_number(node.operands[1]))
+        return node.equation.facts.tame
 
-    return all(tame(node.equation) for node in expression.nodes)
+    return all(map(tame, expression.nodes))
 
 
 def slope(expression: Expression, value: Any, reference: Any, constants: Any) -> Any:
@@ -80,8 +82,8 @@ def _valued_slope(
     tame = is_tame(expression)
     on_the_way = [values[moving], starts[moving]]
     ends = on_the_way if tame else map(divided_difference.seen, on_the_way)
-    delta = divided_difference.change(*ends)
-    slopes: dict[int, Any] = {id(expression.keys[moving]): jnp.ones_like(delta)}
+    root = divided_difference.Root(*ends)
+    slopes: dict[int, Any] = {id(expression.keys[moving]): root.one}
     known = {**zip_by_id(expression.keys, starts), **zip_by_id(expression.nodes, references)}
 
     def step(node: Region, operands: list[Any]) -> Any:
@@ -98,21 +100,18 @@ def _valued_slope(
                 slopes=[slopes.get(id(o)) for o in node.operands],
                 value=result,
                 reference=known[id(node)],
-                delta=delta,
+                root=root,
             )
         )
         return result
 
     result = expression.run(values, constants, step)
     found = slopes[id(expression.output)]
-    if found is None:
-        found = jnp.zeros_like(delta)
-    found = jnp.broadcast_to(found, delta.shape)
+    found = root.zero if found is None else jnp.broadcast_to(found, root.one.shape)
     if tame:
         return result, found
-    lost = functools.reduce(jnp.logical_or, map(divided_difference.is_infinite, on_the_way))
     reference = known[id(expression.output)]
-    return result, divided_difference.finite(found, result, reference, delta, lost)
+    return result, divided_difference.finite(found, result, reference, root.delta, on_the_way)
 
 
 def shapley(expression: Expression) -> Any:

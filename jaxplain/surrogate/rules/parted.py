@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxplain._patterns import inside
 from jaxplain.surrogate import compat, primitives
-from jaxplain.surrogate.divided_difference import difference, quotient, stand_in
+from jaxplain.surrogate.divided_difference import stand_in
 from jaxplain.surrogate.program import Equation, broadcast
 from jaxplain.surrogate.rules.bilinear import bilinear
 from jaxplain.surrogate.rules.chain import rescaled
@@ -43,7 +43,7 @@ from jaxplain.surrogate.values.parted import (
     divided,
     on_totals,
 )
-from jaxplain.surrogate.values.region import Expression, Region, is_linear
+from jaxplain.surrogate.values.region import Expression, Region, is_linear, known_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Place:
 Choice = Callable[[Place], bool]
 _MASK = 1e8  # times the other end's size: what is larger is a masked number
 
+_SHIFTS = ("add", "convert_element_type")
 _MAPS = {"dense": "dot_general", "conv": "conv_general_dilated"}
 
 
@@ -145,13 +146,10 @@ def _nonlinear(kind: Kind, region: Region, expression: Expression) -> Parted:
     return kind.lifted(region.value, region.reference, parts, note=region.note)
 
 
-def masked_once(expression: Expression, x: Any, x0: Any, constants: Any) -> tuple[Any, Any]:
-    """Where x is a masked number at one end alone, and Δy/Δx there: no part of such a change leads
-    to a value."""
+def masked_once(x: Any, x0: Any) -> Any:
+    """Where x is a masked number at one end alone: no part of such a change leads to a value."""
     size, size0 = jnp.abs(stand_in(x)), jnp.abs(stand_in(x0))
-    masked = jnp.maximum(size, size0) > _MASK * (1 + jnp.minimum(size, size0))
-    y, y0 = (expression.evaluate([end], constants) for end in (x, x0))
-    return masked, quotient(y, y0, difference(x, x0), 0, ~masked)
+    return jnp.maximum(size, size0) > _MASK * (1 + jnp.minimum(size, size0))
 
 
 def _has_a_domain(node: Region) -> bool:
@@ -169,18 +167,34 @@ def _is_affine(node: Region) -> bool:
 
 def _scaled(kind: Kind, node: Region, operand: Parted) -> Parted:
     """A scaling by constants, or a shift."""
+    dtype = jnp.result_type(node.reference)
+    parts = operand.both
+    if not _is_shift(node):
+        parts = operand.scaled(parts, *_factor(node, operand))
+    first, second = (part.astype(dtype) for part in parts)
+    return kind.lifted(node.value, node.reference, (first, second), operand.fed, node.note)
+
+
+def _is_shift(node: Region) -> bool:
+    """Whether Δ is kept as it is."""
+    name = node.equation.primitive.name
+    return name in _SHIFTS or (name == "sub" and isinstance(node.operands[0], Paired))
+
+
+def _factor(node: Region, operand: Parted) -> tuple[Any, float | None]:
+    """What it scales by, and a number of the same sign, where the program tells."""
     position = next(i for i, o in enumerate(node.operands) if isinstance(o, Paired))
-    operands = list(node.operands)
+    before, after = node.operands[:position], node.operands[position + 1 :]
 
     def at(array: Any) -> Any:
-        return node.equation.function(*operands[:position], array, *operands[position + 1 :])
+        return node.equation.function(*before, array, *after)
 
     origin = jnp.zeros_like(operand.reference)
     factor = jax.jvp(at, (origin,), (jnp.ones_like(origin),))[1]
-    dtype = jnp.result_type(node.reference)
-    first, second = operand.scaled(operand.both, factor)
-    parts = first.astype(dtype), second.astype(dtype)
-    return kind.lifted(node.value, node.reference, parts, operand.fed, node.note)
+    name = node.equation.primitive.name
+    if name in ("neg", "sub"):
+        return factor, -1.0
+    return factor, known_number((*before, *after)[0]) if name in ("mul", "div") else None
 
 
 def elementwise(kind: Kind, pair_rule: Rule, equation: Equation, *operands: Any) -> list[Any]:

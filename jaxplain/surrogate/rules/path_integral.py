@@ -23,7 +23,7 @@ Arrays = list[Array]
 Items = Callable[[Array], Array]
 
 _NODES = 8  # Gauss-Legendre nodes
-_MASK = 1e8  # times what they sum to: contributions that only masked numbers make
+_MASK = 1e8  # times all that changes by them: contributions that only masked numbers make
 _TRUSTED = 8  # roundings of an item's Δy: what the integral may miss of it without a correction
 
 
@@ -130,7 +130,8 @@ def multipliers(
     rounding = _rounding(items, cotangents, outputs) + _rounding(items, integral, operands)
     share = _share(missing, have - coarse, size, rounding)
     corrected = _corrected(items, integral, deltas, share * missing)
-    uncancelled = _uncancelled(items, corrected, deltas, total)
+    changed = _sizes(items, cotangents, changes)
+    uncancelled = _uncancelled(items, corrected, deltas, total, changed)
     return [m.astype(d.dtype) for m, d in zip(uncancelled, deltas, strict=True)]
 
 
@@ -148,17 +149,27 @@ def completed(
     return [m.astype(d.dtype) for m, d in zip(corrected, deltas, strict=True)]
 
 
-def _uncancelled(items: Items, multipliers: Arrays, deltas: Arrays, total: Array) -> Arrays:
+def _uncancelled(
+    items: Items, multipliers: Arrays, deltas: Arrays, total: Array, changed: Array
+) -> Arrays:
     """What masked numbers make that come to be seen while others are masked is the difference of
-    infinite contributions: each has its share of it by their sizes."""
-    sizes = [jnp.abs(_wide(m) * _wide(d)) for m, d in zip(multipliers, deltas, strict=True)]
-    size = _total(items, sizes)
-    lost = size > _MASK * (1 + jnp.abs(total))
+    infinite contributions: each has its share of it by their sizes.
+
+    Such contributions are larger than all they change, Σ|m^o Δy|; those of large numbers are not.
+    """
+    size = _sizes(items, multipliers, deltas)
+    lost = size > _MASK * (1 + changed)
     share = jnp.where(lost, total / jnp.where(lost, size, 1), 0)
     return [
         jnp.where(_spread(lost, m) != 0, _spread(share, m) * jnp.abs(m) * jnp.sign(_wide(d)), m)
         for m, d in zip(multipliers, deltas, strict=True)
     ]
+
+
+def _sizes(items: Items, multipliers: Arrays, deltas: Arrays) -> Array:
+    """Σ|mΔ| of each item."""
+    pairs = zip(multipliers, deltas, strict=True)
+    return _total(items, [jnp.abs(_wide(m) * _wide(d)) for m, d in pairs])
 
 
 def _segment(values: Arrays, references: Arrays) -> tuple[Arrays, Arrays]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxplain._quadrature import gauss_legendre
 from jaxplain.surrogate.backward import scaled, with_backward
@@ -184,21 +185,23 @@ def pair_haste(
 
     With a factor between -1 and 1 no term of either order is larger than the other factor itself:
     each order counts one half. A factor that is one number for many (a norm's scale) has one order
-    for all of them, by the mean sizes of what it multiplies.
+    for all of them, by the sizes of what it multiplies.
     """
     if any(map(_is_bounded, factors)):
         return jnp.zeros(())
     axes = max((factor.repeated for factor in factors), key=len)
     if not axes:
         return own_haste(values, references, 0)
-    sizes, sizes0 = ([_mean_size(v, axes) for v in end] for end in (values, references))
+    size = functools.partial(total_size, axes=axes, keepdims=True)
+    sizes, sizes0 = list(map(size, values)), list(map(size, references))
     moves = [size + size0 for size, size0 in zip(sizes, sizes0, strict=True)]  # at most
     return haste(sizes, sizes0, moves, 0)
 
 
-def _mean_size(array: Any, axes: tuple[int, ...]) -> Any:
+def total_size(array: Any, axes: Sequence[int], keepdims: bool = False) -> Any:
+    """Σ|v| along the axes: what sizes of one factor are compared by, whatever their number."""
     wide = array.astype(jnp.promote_types(array.dtype, jnp.float32))
-    return jnp.mean(jnp.abs(wide), axes, keepdims=True)
+    return jnp.sum(jnp.abs(wide), axes, keepdims=keepdims)
 
 
 def _ordered(values: Sequence[Any], references: Sequence[Any], haste: Any) -> list[Any]:
@@ -330,8 +333,14 @@ def haste(sizes: Sequence[Any], sizes0: Sequence[Any], moves: Sequence[Any], i: 
 
 
 def _beyond(large: Any, small: Any) -> Any:
-    """0 up to a ratio of `_FAR`, 1 from `_TOO_FAR` on, and smooth between."""
-    span = _TOO_FAR - _FAR
-    ratio = large / (span * small + float(jnp.finfo(large.dtype).tiny))
-    u = jnp.clip(ratio - _FAR / span, 0, 1)
+    """0 up to a ratio of `_FAR`, 1 from `_TOO_FAR` on, and smooth between.
+
+    By the inverse ratio, which never overflows; of two zeros there is none.
+    """
+    limits, one = jnp.finfo(large.dtype), jnp.ones_like(large)
+    there = large > float(limits.tiny)
+    inverse = jnp.minimum(small, float(limits.max)) / jnp.where(there, large, one)
+    near, far = 1 / _FAR, 1 / _TOO_FAR
+    u = (near - jnp.where(there, inverse, one)) / (near - far)
+    u = jax.lax.clamp(np.zeros((), u.dtype), u, np.ones((), u.dtype))
     return u * u * (3 - 2 * u)

@@ -255,7 +255,7 @@ def _is_gate(steps: Steps) -> bool:
     """Whether the function is known, and something else than 0 at 0."""
     if not all(map(is_number, steps.constants)):
         return False
-    with jax.ensure_compile_time_eval():
+    with compat.computed_now():
         at_zero = float(steps(jnp.zeros((), steps.begin.dtype), steps.constants))
     return bool(np.isfinite(at_zero)) and at_zero != 0
 

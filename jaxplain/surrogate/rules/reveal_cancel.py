@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxplain.surrogate.backward import attach, with_backward
+from jaxplain.surrogate.divided_difference import difference, quotient
 from jaxplain.surrogate.rules.chain import slope
 from jaxplain.surrogate.rules.parted import Choice, Kind, choice, masked_once, transpose
 from jaxplain.surrogate.table import RuleTable
@@ -76,11 +77,13 @@ def _nonlinear(expression: Expression, root: Any, chosen: bool) -> Parts:
         return tuple((m * ct).astype(root.dtype) for m, ct in zip(saved, cotangents, strict=True))
 
     surrogate = with_backward(forward, backward)
-    return surrogate(root.both, (root.value, root.reference, expression.constants))
+    output = expression.output
+    ends = output.value, output.reference
+    return surrogate(root.both, (root.value, root.reference, expression.constants, ends))
 
 
 def _reveal_cancel_slopes(
-    expression: Expression, parts: Any, x: Any, x0: Any, constants: Any
+    expression: Expression, parts: Any, x: Any, x0: Any, constants: Any, ends: Any
 ) -> tuple[Any, Any]:
     """m_{Δ+} = ½[g(x0+Δ+) - g(x0) + g(x) - g(x0+Δ-)]/Δ+, and the same with + and - exchanged.
 
@@ -92,7 +95,9 @@ def _reveal_cancel_slopes(
     def between(start: Any, step: Any) -> Any:
         return slope(expression, start + step, start, constants)
 
-    masked, secant = masked_once(expression, x, x0, constants)
+    masked = masked_once(x, x0)
+    y, y0 = ends
+    secant = quotient(y, y0, difference(x, x0), 0, ~masked)
     return (
         jnp.where(masked, secant, (between(x0, positive) + between(down, positive)) / 2),
         jnp.where(masked, secant, (between(x0, negative) + between(up, negative)) / 2),
@@ -100,7 +105,7 @@ def _reveal_cancel_slopes(
 
 
 def _rescale_slopes(
-    expression: Expression, parts: Any, x: Any, x0: Any, constants: Any
+    expression: Expression, parts: Any, x: Any, x0: Any, constants: Any, ends: Any
 ) -> tuple[Any, Any]:
     """Δy/Δx for both parts."""
     secant = slope(expression, x, x0, constants)

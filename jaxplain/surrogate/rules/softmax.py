@@ -45,8 +45,8 @@ def _probabilities(
 
 def _floored(x: Any) -> Any:
     """Logits with their stand-in for -inf, so that all may be masked."""
-    infinite, lowest = jnp.asarray(-jnp.inf, x.dtype), -divided_difference.largest(x)
-    return jnp.where(x < lowest, stand_in(infinite), x)
+    infinite = jnp.full_like(x, -divided_difference.infinite(x))
+    return jnp.where(x < -divided_difference.largest(x), infinite, x)
 
 
 def _log_means(x: Any, x0: Any, axes: Axes, weight: Any = None, signed: bool = False) -> Any:

@@ -55,8 +55,8 @@ class Parted(Paired):
         raise NotImplementedError
 
     @staticmethod
-    def scaled(parts: Parts, factor: Any) -> Parts:
-        """The parts of factor · Δ."""
+    def scaled(parts: Parts, factor: Any, number: float | None = None) -> Parts:
+        """The parts of factor · Δ; the factor is everywhere of the sign of the number, if any."""
         raise NotImplementedError
 
     @staticmethod

@@ -204,14 +204,19 @@ def is_linear(equation: Equation, operands: Sequence[Any]) -> bool:
     return fits and jnp.issubdtype(equation.aval.dtype, jnp.floating)
 
 
+def known_number(operand: Any) -> float | None:
+    """The real number that a program names here, if it does."""
+    if isinstance(operand, Paired | jax.core.Tracer) or np.size(operand) != 1:
+        return None
+    number = np.asarray(operand)
+    real = jnp.issubdtype(number.dtype, jnp.floating)
+    return float(number.reshape(())) if real else None
+
+
 def _is_huge(operand: Any) -> bool:
     """Whether this is one known number that counts as infinite."""
-    if isinstance(operand, Paired | jax.core.Tracer) or np.size(operand) != 1:
-        return False
-    number = np.asarray(operand)
-    if not jnp.issubdtype(number.dtype, jnp.floating):
-        return False
-    return not abs(float(number.reshape(()))) <= float(jnp.finfo(number.dtype).max) / 4
+    number = known_number(operand)
+    return number is not None and not abs(number) <= float(jnp.finfo(operand.dtype).max) / 4
 
 
 def is_choice(operand: Any) -> bool:

@@ -33,9 +33,11 @@ class Split(Parted):
         return cotangent, cotangent
 
     @staticmethod
-    def scaled(parts: Parts, factor: Any) -> Parts:
+    def scaled(parts: Parts, factor: Any, number: float | None = None) -> Parts:
         """The parts are kept, and exchanged where the factor is negative."""
         positive, negative = (factor * part for part in parts)
+        if number is not None:
+            return (negative, positive) if number < 0 else (positive, negative)
         return jnp.where(factor < 0, negative, positive), jnp.where(factor < 0, positive, negative)
 
     @staticmethod

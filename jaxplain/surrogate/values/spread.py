@@ -28,7 +28,7 @@ class Spread(Parted):
         return cotangent, jnp.zeros_like(cotangent)
 
     @staticmethod
-    def scaled(parts: Parts, factor: Any) -> Parts:
+    def scaled(parts: Parts, factor: Any, number: float | None = None) -> Parts:
         delta, squares = parts
         return factor * delta, factor * factor * squares
 
