@@ -16,7 +16,7 @@ from jaxplain.named.api import tag
 
 
 def of_method(path: str, method: str) -> str:
-    """The name of what a module's method returns: "embed", "embed.attend"; "encode" of the model."""
+    """What a module's method returns is called "embed", "embed.attend"; "encode" of the model."""
     return path if method == "__call__" else f"{path}.{method}".removeprefix(".")
 
 

@@ -27,7 +27,7 @@ def function(
     r"""An Equinox model as a function of one example, with names for what its submodules return.
 
     Names are the modules' paths in the model's tree: "encoder/layers/0"; what a public method other
-    than the call returns is named behind a dot: "embedder.attend", and "encode" of the model itself.
+    than the call returns is named behind a dot: "embedder.attend", "encode" of the model itself.
     Leaves of a tuple follow as in "cell/0", and a module that is called more than once has its
     calls numbered, as in "dense#0", "dense#1" (`jaxplain.names` lists all).  The model itself is
     not changed.

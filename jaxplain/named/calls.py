@@ -1,8 +1,8 @@
-"""Calls by name, and other functions in their place: open ones for kernels that no rule looks into."""
+"""Calls by name, and other functions in their place: open ones for fused kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ def substituted(closed_jaxpr: ClosedJaxpr, operands: Sequence[Any], calls: Calls
 
 
 def _names(closed_jaxpr: ClosedJaxpr) -> Iterator[tuple[str, bool]]:
-    """(name, whether it is a kernel) of every call, in order; what is inside a kernel is its own."""
+    """(name, whether it is a kernel) of every call, in order, less what is inside a kernel."""
     kernels: set[walk.Address] = set()
     for address, equation in walk.equations(closed_jaxpr):
         inside = any(address[: len(kernel)] == kernel for kernel in kernels)
@@ -48,7 +48,7 @@ def _listing(found: Sequence[tuple[str, bool]]) -> str:
 def _evaluate(closed_jaxpr: ClosedJaxpr, operands: Sequence[Any], calls: Calls) -> list[Any]:
     def visit(_: int, equation: JaxprEqn, values: list[Any]) -> list[Any]:
         name = compat.call_name(equation)
-        if name in calls:
+        if name is not None and name in calls:
             return _instead(equation, values, name, calls[name])
         bodies = walk.bodies(equation)
         if not any(other in calls for body in bodies for other, _ in _names(body)):
@@ -82,16 +82,18 @@ def _instead(
     """What the function gives for the call's operands, checked to be like the call's outputs."""
     with compat.source_of(equation):
         outputs = list(map(jax.numpy.asarray, jax.tree.leaves(function(*values))))
-    wanted, given = (
-        [(atom.shape, atom.dtype) for atom in atoms]
-        for atoms in ([var.aval for var in equation.outvars], outputs)
-    )
+    wanted, given = (_kinds(var.aval for var in equation.outvars), _kinds(outputs))
     if wanted != given:
+        operands = _kinds(map(jax.numpy.asarray, values))
         raise ValueError(
             f"what stands in for {name!r} must return {_described(wanted)}, of operands "
-            f"{_described([(v.shape, v.dtype) for v in values])}, and returned {_described(given)}"
+            f"{_described(operands)}, and returned {_described(given)}"
         )
     return outputs
+
+
+def _kinds(values: Iterable[Any]) -> list[tuple[tuple[int, ...], Any]]:
+    return [(value.shape, value.dtype) for value in values]
 
 
 def _described(kinds: Sequence[tuple[tuple[int, ...], Any]]) -> str:

@@ -20,10 +20,11 @@ def pretrained(name, config, **options):
     transformers = pytest.importorskip("transformers")
     if not hasattr(transformers, f"Flax{name}"):
         pytest.skip("Flax classes of transformers is not installed: 5.0 dropped them")
-    model = getattr(transformers, f"Flax{name}")(getattr(transformers, f"{config}Config")(**options))
-    widened = lambda p: 10 * p if p.ndim > 1 else p
-    params = jax.tree.map(widened, model.params)
-    return lambda **keywords: jxp.flax.function(model, params, output=lambda y: y.logits, **keywords)
+    configured = getattr(transformers, f"{config}Config")(**options)
+    model = getattr(transformers, f"Flax{name}")(configured)
+    params = jax.tree.map(lambda p: 10 * p if p.ndim > 1 else p, model.params)
+    logits = lambda y: y.logits
+    return lambda **keywords: jxp.flax.function(model, params, output=logits, **keywords)
 
 
 def tunix(module, name, **options):
