@@ -53,7 +53,9 @@ def test_a_page_runs(name):
     [
         blocks(page, "python")[n:]
         for page, n in zip(
-            [OWN_RULE, RELEVANCE, METRICS, STREAM, LANGUAGE, MODELS], [1, 1, 3, 0, 0, 0], strict=True
+            [OWN_RULE, RELEVANCE, METRICS, STREAM, LANGUAGE, MODELS],
+            [1, 1, 3, 0, 0, 0],
+            strict=True,
         )
     ],
     ids=["own_rule", "relevance", "metrics", "stream", "language_models", "models"],
