@@ -77,6 +77,7 @@ from jaxplain.named.api import capture as capture
 from jaxplain.named.api import intervene as intervene
 from jaxplain.named.api import names as names
 from jaxplain.named.api import neuron as neuron
+from jaxplain.named.api import substitute as substitute
 from jaxplain.named.api import tag as tag
 from jaxplain.named.rows import embedded as embedded
 from jaxplain.surrogate import RuleTable as RuleTable

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +13,28 @@ import jax.numpy as jnp
 
 from jaxplain._patterns import matches
 from jaxplain.named.api import tag
+
+
+def of_method(path: str, method: str) -> str:
+    """What a module's method returns is called "embed", "embed.attend"; "encode" of the model."""
+    return path if method == "__call__" else f"{path}.{method}".removeprefix(".")
+
+
+def methods(cls: type, base: type) -> Iterator[str]:
+    """A module's call and public methods, less its library's own of every module."""
+    fields = [field.name for field in dataclasses.fields(cls)] if _has_fields(cls) else []
+    others = set(dir(base)).union(fields)
+    values = property, classmethod, staticmethod, functools.cached_property, type
+    for name in dir(cls):
+        if (name.startswith("_") and name != "__call__") or name in others:
+            continue
+        own = inspect.getattr_static(cls, name)
+        if callable(getattr(cls, name)) and hasattr(own, "__get__") and not isinstance(own, values):
+            yield name
+
+
+def _has_fields(cls: Any) -> bool:
+    return dataclasses.is_dataclass(cls)
 
 
 class Namer:
@@ -20,7 +45,30 @@ class Namer:
     ):
         self.patterns = patterns
         self.batched = batched
-        self.unnamed = unnamed  # what has no name, whatever it is made of: a layer's state
+        self._unnamed = unnamed
+
+    def unnamed(self, value: Any) -> bool:
+        """What has no name, whatever it is made of: a submodule, a layer's state."""
+        return callable(value) or (self._unnamed is not None and self._unnamed(value))
+
+    def calling(self, own: Callable[..., Any], path: str) -> Callable[..., Any]:
+        """A method of a module's class that names its first argument and its output."""
+
+        @functools.wraps(own)
+        def call(module: Any, *args: Any, **kwargs: Any) -> Any:
+            return self.named(own(module, *self.inputs(args, path), **kwargs), path)
+
+        return call
+
+    def subclass(self, cls: Any, base: type, path: str, entered: Any = None) -> Any:
+        """A module's class with methods that name their outputs, but for the model's own call."""
+        entrances = () if path else ("__call__", entered)
+        named = {
+            name: self.calling(getattr(cls, name), of_method(path, name))
+            for name in methods(cls, base)
+            if name not in entrances
+        }
+        return type(cls)(cls.__name__, (cls,), named) if named else cls
 
     def inputs(self, args: tuple[Any, ...], path: str) -> tuple[Any, ...]:
         """The arguments, the first one named where a pattern asks for the module's path."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
 
+from jaxplain._types import Function
 from jaxplain.models._naming import Namer
+from jaxplain.named.api import substitute as substituted
 
 
 def function(
@@ -16,34 +18,41 @@ def function(
     *,
     state: Any = None,
     output: Callable[[Any], Any] | None = None,
-    method: str | None = None,
+    method: str | Callable[..., Any] | None = None,
     inputs: str | Sequence[str] = (),
     inference: bool = True,
+    substitute: Mapping[str, Function] | None = None,
     **kwargs: Any,
 ) -> Callable[..., Any]:
     r"""An Equinox model as a function of one example, with names for what its submodules return.
 
-    Names are the modules' paths in the model's tree: "encoder/layers/0"; leaves of a tuple follow
-    as in "cell/0", and a module that is called more than once has its calls numbered, as in
-    "dense#0", "dense#1" (`jaxplain.names` lists all).  The model itself is not changed.
+    Names are the modules' paths in the model's tree: "encoder/layers/0"; what a public method other
+    than the call returns is named behind a dot: "embedder.attend", "encode" of the model itself.
+    Leaves of a tuple follow as in "cell/0", and a module that is called more than once has its
+    calls numbered, as in "dense#0", "dense#1" (`jaxplain.names` lists all).  The model itself is
+    not changed.
 
     Args:
       model: an `equinox.Module`, called with one example.
       state: what `equinox.nn.make_with_state` made beside the model (batch statistics): passed
         behind the inputs, and dropped from the output.
       output: picks f's value from what the model returns, such as `lambda y: y["logits"]`.
-      method: of the model, by name, instead of its call.
-      inputs: patterns of paths (as in `jaxplain.names`) whose first input is named as well, as in
+      method: instead of the model's call: a method by name, or a function `(model, *args,
+        **kwargs)`.
+      inputs: patterns of names (as in `jaxplain.names`) whose first input is named as well, as in
         "dense:input".
       inference: call the model in inference mode (`equinox.nn.inference_mode`): no dropout, batch
         statistics as they are.
+      substitute: {name of a call: function} for kernels that no rule can look into; see
+        `jaxplain.substitute`.
       **kwargs: further arguments of the model, such as `key`.
 
     Returns:
-      f(x, *args) → the model's output; wrap it in a target, as in `jaxplain.logit(f, index)`.
+      f(x, *args, **kwargs) → the model's output, with keywords beside those given here, or in their
+      place; wrap it in a target, as in `jaxplain.logit(f, index)`.
 
     Raises:
-      TypeError: the model is no Equinox module.
+      TypeError: the model is no Equinox module, or has no such method.
 
     Example:
       >>> import equinox as eqx, jax, jax.numpy as jnp, jaxplain as jxp
@@ -54,31 +63,34 @@ def function(
     """
     if not isinstance(model, eqx.Module):
         raise TypeError(f"an Equinox module is needed, and {type(model).__name__} is none")
+    if not callable(method) and not callable(getattr(model, method or "__call__", None)):
+        raise TypeError(f"{type(model).__name__} has no method {method or '__call__'!r}")
     patterns = (inputs,) if isinstance(inputs, str) else tuple(inputs)
-    named = _copy(eqx.nn.inference_mode(model) if inference else model, (), patterns)
+    evaluated = eqx.nn.inference_mode(model) if inference else model
+    named = _copy(evaluated, (), patterns, None if callable(method) else method)
 
-    def f(x: Any, *args: Any) -> Any:
-        call = named if method is None else getattr(named, method)
-        if state is None:
-            y = call(x, *args, **kwargs)
+    def f(x: Any, *args: Any, **more: Any) -> Any:
+        keywords = {**kwargs, **more}
+        inner = (x, *args) if state is None else (x, *args, state)
+        if callable(method):
+            y = method(named, *inner, **keywords)
         else:
-            y, _ = call(x, *args, state, **kwargs)
+            y = getattr(named, method or "__call__")(*inner, **keywords)
+        if state is not None:
+            y, _ = y
         return y if output is None else output(y)
 
-    return f
+    return f if substitute is None else substituted(f, substitute)
 
 
-def _copy(node: Any, path: tuple[str, ...], patterns: tuple[str, ...]) -> Any:
-    """A module, or a container of them, with calls below the top that name their outputs."""
+def _copy(node: Any, path: tuple[str, ...], patterns: tuple[str, ...], method: Any = None) -> Any:
+    """A module, or a container of them, with methods that name their outputs."""
 
     def inner(key: Any, value: Any) -> Any:
         return _copy(value, (*path, str(key)), patterns)
 
     if isinstance(node, eqx.Module):
-        cls = type(node)
-        if path and callable(node):
-            cls = _named(cls, "/".join(path), patterns)
-        copy = object.__new__(cls)
+        copy = object.__new__(_named(type(node), "/".join(path), patterns, method))
         for key, value in vars(node).items():
             object.__setattr__(copy, key, inner(key, value))
         return copy
@@ -90,11 +102,7 @@ def _copy(node: Any, path: tuple[str, ...], patterns: tuple[str, ...]) -> Any:
 
 
 @functools.cache
-def _named(cls: Any, path: str, patterns: tuple[str, ...]) -> Any:
-    """The module's class with a call that names its output."""
+def _named(cls: Any, path: str, patterns: tuple[str, ...], method: str | None) -> Any:
+    """The module's class with methods that name their outputs."""
     name = Namer(patterns, batched=False, unnamed=lambda value: isinstance(value, eqx.nn.State))
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return name.named(cls.__call__(self, *name.inputs(args, path), **kwargs), path)
-
-    return type(cls)(cls.__name__, (cls,), {"__call__": functools.wraps(cls.__call__)(call)})
+    return name.subclass(cls, eqx.Module, path, method)

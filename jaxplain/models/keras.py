@@ -6,11 +6,13 @@ import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from jaxplain._types import Function
 from jaxplain.models._batches import of_one
 from jaxplain.models._naming import Namer
+from jaxplain.named.api import substitute as substituted
 
 # While a model is traced its layers' calls name what they return, in this thread alone; another
 # thread that traces it waits, one that only evaluates it gets what it would.
@@ -23,6 +25,7 @@ def function(
     output: Callable[[Any], Any] | None = None,
     batched: bool = True,
     inputs: str | Sequence[str] = (),
+    substitute: Mapping[str, Function] | None = None,
     **kwargs: Any,
 ) -> Callable[..., Any]:
     r"""A Keras model as a function of one example, with names for what its layers return.
@@ -39,11 +42,13 @@ def function(
         values and outputs come without that axis.
       inputs: patterns of paths (as in `jaxplain.names`) whose first input is named as well, as in
         "dense:input".
+      substitute: {name of a call: function} for kernels that no rule can look into; see
+        `jaxplain.substitute`.
       **kwargs: further arguments of the model's call; `training` is False where they don't say.
 
     Returns:
-      f(x, *args) → the model's output at one example; wrap it in a target, as in
-      `jaxplain.logit(f, index)`.
+      f(x, *args, **kwargs) → the model's output at one example, with keywords beside those given
+      here, or in their place; wrap it in a target, as in `jaxplain.logit(f, index)`.
 
     Raises:
       TypeError: the model is none of Keras's.
@@ -77,15 +82,15 @@ def function(
                [v.value for v in model.non_trainable_variables]]  # fmt: skip
     kwargs = {**_evaluation(model), **kwargs}
 
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **keywords: Any) -> Any:
         with _named_layers(model, name):
-            return model.stateless_call(*weights, *args, **kwargs)[0]
+            return model.stateless_call(*weights, *args, **keywords)[0]
 
-    def f(x: Any, *args: Any) -> Any:
-        y = of_one(call, (x, *args), batched)
+    def f(x: Any, *args: Any, **more: Any) -> Any:
+        y = of_one(call, (x, *args), batched, **{**kwargs, **more})
         return y if output is None else output(y)
 
-    return f
+    return f if substitute is None else substituted(f, substitute)
 
 
 def _evaluation(model: Any) -> dict[str, bool]:

@@ -9,6 +9,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxplain._types import Function
+from jaxplain.named.calls import substituted
 from jaxplain.named.edits import masked, masked_input, read_and_edit, replacement
 from jaxplain.named.sites import select, sites
 from jaxplain.surrogate import staging
@@ -153,6 +154,51 @@ def intervene(f: Function, edits: Mapping[str, Any]) -> Function:
         return jax.tree.unflatten(tree, outputs)
 
     return intervened
+
+
+def substitute(f: Function, calls: Mapping[str, Callable[..., Any]]) -> Function:
+    r"""f with other functions in the place of those that it calls: open ones for fused kernels.
+
+    A kernel (Pallas, a foreign call) has no body that a rule could look into: with a derivative of
+    its own it is integrated as a whole, without one it is refused.  Where a function of JAX's
+    operations computes the same, it takes the kernel's place, and every method sees its equations;
+    the kernel itself is not run.
+
+    Args:
+      f: any traceable function.
+      calls: {name of the call: function}.  Names are those of jitted functions, of functions with
+        a custom derivative, of Pallas kernels (`pallas_call(..., name=)`) and of the targets of
+        `jax.ffi.ffi_call`; every call of a name is substituted, the outermost where they are
+        nested, scans' steps and conditionals' branches included.  The function gets the call's
+        arrays in the order of its arguments, flattened and without static ones, and returns the
+        same number, shapes and dtypes as the call.
+
+    Returns:
+      `substituted(*args, **kwargs)` → f's output.  A custom derivative around a call that is
+      substituted goes with it.
+
+    Raises:
+      ValueError: f calls nothing of that name (the message lists what it calls); what the function
+        returns is not like the call's outputs; the call stands in a while loop.
+      TypeError: what stands in for a call can't be called.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxplain as jxp
+      >>> kernel = jax.ffi.ffi_call("swish", jax.ShapeDtypeStruct((2,), jnp.float32))
+      >>> f = jxp.substitute(lambda x: kernel(x).sum(), {"swish": jax.nn.silu})
+      >>> jxp.deeplift(f, 0.0)(jnp.array([1.0, -1.0]))
+      Array([ 0.7311, -0.2689], dtype=float32)
+    """
+    for name, function in calls.items():
+        if not callable(function):
+            raise TypeError(f"what stands in for {name!r} is a {type(function).__name__}, and "
+                            "can't be called")  # fmt: skip
+
+    def with_others(*args: Any, **kwargs: Any) -> Any:
+        jaxpr, tree = _trace(f, args, kwargs)
+        return jax.tree.unflatten(tree, substituted(jaxpr, (), calls))
+
+    return with_others
 
 
 def neuron(f: Function, name: str, index: Any) -> Function:

@@ -266,6 +266,18 @@ def inner_name(equation: Any) -> str:
     return equation.primitive.name if hidden is None else type(hidden).__name__
 
 
+def call_name(equation: Any) -> str | None:
+    """The name of what an equation calls: of a function, a kernel, a foreign target; else None."""
+    if equation.primitive.name == "name":
+        return None
+    params = equation.params
+    given = params.get("name") or params.get("target_name")
+    if given or "call_jaxpr" not in params:
+        return str(given) if given else None
+    info = getattr(open_jaxpr(params["call_jaxpr"])[0], "debug_info", None)
+    return getattr(info, "func_name", None)
+
+
 def home(primitive: Primitive) -> tuple[str, str]:
     """The module and name under which another library's primitive can be imported."""
     for module in list(sys.modules.values()):

@@ -158,11 +158,18 @@ class RuleTable:
         """The rule of an equation, or an error that says how to register one."""
         found = self.rules.get(primitives.key(equation.primitive), self.fallback)
         if found is None:
-            name = compat.inner_name(equation)
+            name, called = compat.inner_name(equation), compat.call_name(equation)
+            kernel = (
+                f"a function of JAX's operations that computes the same in its place, "
+                f"`jaxplain.substitute(f, {{{called!r}: function}})` (`substitute=` of the bridges "
+                "to model libraries); or give "
+                if called is not None
+                else ""
+            )
             raise UnsupportedPrimitive(
                 f"no rule for the primitive '{name}', met as {equation} at {equation.line}. "
-                "Give the function around it a derivative by `jax.custom_vjp`, which is then "
-                "integrated, or register a rule of your own on the table you explain with: "
+                f"Give {kernel}the function around it a derivative by `jax.custom_vjp`, which is "
+                "then integrated, or register a rule of your own on the table you explain with: "
                 f"`rules=jaxplain.rules.rescale().register({name}_p, my_rule)`."
             )
         return found

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["own_rule", "journeys", "relevance", "metrics", "stream", "language_models"]
-OWN_RULE, JOURNEYS, RELEVANCE, METRICS, STREAM, LANGUAGE = (
+PAGES = ["own_rule", "journeys", "relevance", "metrics", "stream", "language_models", "models"]
+OWN_RULE, JOURNEYS, RELEVANCE, METRICS, STREAM, LANGUAGE, MODELS = (
     (ROOT / "docs" / f"{name}.md").read_text() for name in PAGES
 )
 
@@ -42,6 +42,7 @@ def test_a_rule_of_your_own_runs_and_its_message_is_the_real_one():
         "moments.md",
         "stream.md",
         pytest.param("language_models.md", marks=pytest.mark.slow),
+        pytest.param("models.md", marks=pytest.mark.slow),
     ],
 )
 def test_a_page_runs(name):
@@ -52,9 +53,13 @@ def test_a_page_runs(name):
     "examples",
     [
         blocks(page, "python")[n:]
-        for page, n in ((OWN_RULE, 1), (RELEVANCE, 1), (METRICS, 3), (STREAM, 0), (LANGUAGE, 0))
+        for page, n in zip(
+            [OWN_RULE, RELEVANCE, METRICS, STREAM, LANGUAGE, MODELS],
+            [1, 1, 3, 0, 0, 0],
+            strict=True,
+        )
     ],
-    ids=["own_rule", "relevance", "metrics", "stream", "language_models"],
+    ids=["own_rule", "relevance", "metrics", "stream", "language_models", "models"],
 )
 def test_every_example_asserts_something(examples):
     assert all("assert" in block for block in examples)
@@ -62,7 +67,7 @@ def test_every_example_asserts_something(examples):
 
 @pytest.mark.parametrize(
     "page",
-    [OWN_RULE, JOURNEYS, RELEVANCE, METRICS, STREAM, LANGUAGE],
+    [OWN_RULE, JOURNEYS, RELEVANCE, METRICS, STREAM, LANGUAGE, MODELS],
     ids=PAGES,
 )
 def test_every_file_named_is_there(page):

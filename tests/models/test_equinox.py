@@ -114,6 +114,49 @@ def test_gradients_in_the_weights_and_training_mode(net):
     np.testing.assert_array_equal(by_method(X[0]), mlp(X[0]))
 
 
+class Embedder(eqx.Module):
+    """No call of its own; a field with a function for its default."""
+
+    table: jax.Array
+    act: callable = eqx.field(static=True, default=jnp.tanh)
+
+    def encode(self, ids):
+        return self.act(self.table[ids])
+
+    @jax.jit
+    def attend(self, h):
+        return h @ self.table.T
+
+
+class Language(eqx.Module):
+    embedder: Embedder
+    body: eqx.nn.Linear
+
+    def hidden(self, ids):
+        return jax.vmap(self.body)(self.embedder.encode(ids))
+
+    def __call__(self, ids, scale):
+        return scale * self.embedder.attend(self.hidden(ids))
+
+
+def test_what_methods_return_is_named():
+    model = Language(Embedder(jax.random.normal(KEYS[0], (7, 4))), eqx.nn.Linear(4, 4, key=KEYS[1]))
+    f = jxp.equinox.function(model, scale=2.0, inputs="embedder.attend")
+    ids = jnp.array([3, 1, 5])
+    assert list(jxp.names(f)(ids)) == [
+        "embedder.encode", "body", "hidden", "embedder.attend:input", "embedder.attend",
+    ]  # fmt: skip
+    np.testing.assert_allclose(f(ids), model(ids, 2.0), rtol=1e-6)
+    np.testing.assert_allclose(f(ids, scale=1.0), model(ids, 1.0), rtol=1e-6)
+    by_name = jxp.equinox.function(model, method="hidden")
+    np.testing.assert_allclose(by_name(ids), model.hidden(ids), rtol=1e-6)
+    assert list(jxp.names(by_name)(ids)) == ["embedder.encode", "body"]
+    by_function = jxp.equinox.function(model, method=lambda m, ids: m(ids, len(ids)))
+    np.testing.assert_allclose(by_function(ids), model(ids, 3), rtol=1e-6)
+
+
 def test_errors():
+    with pytest.raises(TypeError, match="has no method 'embed'"):
+        jxp.equinox.function(eqx.nn.Linear(2, 2, key=KEYS[0]), method="embed")
     with pytest.raises(TypeError, match="Equinox module is needed, and function is none"):
         jxp.equinox.function(lambda x: x)

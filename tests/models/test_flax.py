@@ -239,6 +239,139 @@ def test_without_a_batch_axis_and_by_another_method():
     assert jxp.flax.function(Plain(), variables, batched=False)(X).shape == ()
 
 
+class Embedder(nn.Module):
+    """Two ways through one table; what is private, and what is no array, has no name."""
+
+    def setup(self):
+        self.table = self.param("table", nn.initializers.normal(1.0), (7, 4))
+        self.norm = nn.LayerNorm()
+
+    def encode(self, ids):
+        return self._scaled(self.table[ids])
+
+    def decode(self, h):
+        return self.norm(h) @ self.table.T
+
+    def _scaled(self, h):
+        return 2 * h
+
+    def parts(self):
+        return self.norm, 3
+
+
+class Language(nn.Module):
+    def setup(self):
+        self.embedder = Embedder()
+
+    def body(self, h, mask):
+        return jnp.tanh(jnp.einsum("...st,...td->...sd", mask, h))
+
+    def __call__(self, ids, *, mask):
+        self.embedder.parts()
+        return self.embedder.decode(self.body(self.embedder.encode(ids), mask))
+
+
+class TwinEmbedder(nnx.Module):
+    def __init__(self, rngs):
+        self.table = nnx.Param(rngs.normal((7, 4)))
+        self.norm = nnx.LayerNorm(4, rngs=rngs)
+
+    encode, decode = Embedder.encode, Embedder.decode
+    _scaled, parts = Embedder._scaled, Embedder.parts
+
+
+class TwinLanguage(nnx.Module):
+    def __init__(self, rngs):
+        self.embedder = TwinEmbedder(rngs)
+
+    body, __call__ = Language.body, Language.__call__
+
+
+class Pretrained:
+    """Shaped like Hugging Face's: a module and its parameters, a call that fills in a mask."""
+
+    def __init__(self):
+        self.module = Language()
+        self.params = self.module.init(jax.random.key(0), IDS[None], mask=MASK)["params"]
+
+    def __call__(self, ids, mask=None, params=None, train=True):
+        assert not train
+        mask = MASK if mask is None else mask
+        return {"logits": self.module.apply({"params": params}, ids, mask=mask)}
+
+
+IDS, MASK = jnp.array([3, 1, 5]), jnp.tril(jnp.ones((3, 3)))
+PRETRAINED = Pretrained()
+LANGUAGE = {
+    "linen": lambda **options: jxp.flax.function(
+        PRETRAINED.module, {"params": PRETRAINED.params}, **options
+    ),
+    "nnx": lambda **options: jxp.flax.function(TwinLanguage(nnx.Rngs(0)), **options),
+}
+
+
+@pytest.mark.parametrize("library", LANGUAGE)
+def test_what_methods_return_is_named(library):
+    f = LANGUAGE[library](mask=MASK, inputs="embedder.decode")
+    found = jxp.names(f)(IDS)
+    assert list(found) == [
+        "embedder.encode", "body", "embedder.decode:input", "embedder/norm", "embedder.decode",
+    ]  # fmt: skip
+    assert found["embedder.encode"].shape == (3, 4)
+    h = jxp.logit(f, (-1, 2))
+    scores = jax.jit(jxp.deeplift(h, jnp.zeros(3, int), at="embedder.encode"))(IDS)
+    np.testing.assert_allclose(scores.sum(), h(IDS) - h(0 * IDS), rtol=1e-4)
+
+
+@pytest.mark.parametrize("library", LANGUAGE)
+def test_keywords_and_arguments_made_of_others(library):
+    f = LANGUAGE[library](mask=MASK)
+    np.testing.assert_allclose(f(IDS, mask=2 * MASK), LANGUAGE[library](mask=2 * MASK)(IDS))
+    assert not np.allclose(f(IDS, mask=2 * MASK), f(IDS))
+
+    def masked(model, ids, scale):
+        return model(ids, mask=scale * jnp.tril(jnp.ones((ids.shape[1],) * 2)))
+
+    g = LANGUAGE[library](method=masked)
+    np.testing.assert_allclose(g(IDS, 1.0), f(IDS), rtol=1e-6)
+    assert list(jxp.names(g)(IDS, 1.0)) == list(jxp.names(f)(IDS))
+    assert g(IDS[:2], 1.0).shape == (2, 7)
+    with pytest.raises(TypeError, match=r"takes no keyword 'masks'; it takes \['ids', 'mask'\]"):
+        LANGUAGE[library](masks=MASK)
+    with pytest.raises(TypeError, match="has no method 'embed'"):
+        LANGUAGE[library](method="embed")
+
+
+def test_hugging_faces_models_are_called_as_they_are():
+    f = jxp.flax.function(PRETRAINED, output=lambda y: y["logits"])
+    bare = LANGUAGE["linen"](mask=MASK)
+    np.testing.assert_array_equal(f(IDS), bare(IDS))
+    assert list(jxp.names(f)(IDS)) == list(jxp.names(bare)(IDS))
+    slopes = jax.grad(lambda p: jxp.flax.function(PRETRAINED, p)(IDS)["logits"].sum())(
+        PRETRAINED.params
+    )
+    assert abs(slopes["embedder"]["table"]).max() > 0
+    by_module = jxp.flax.function(PRETRAINED, method=lambda m, ids: m(ids, mask=MASK))
+    np.testing.assert_array_equal(by_module(IDS), f(IDS))
+    result = jxp.lm.explain(jxp.deeplift, by_module, IDS[:1], IDS[1:])
+    np.testing.assert_allclose(result.scores.sum(1), result.rise - result.gap, atol=1e-5)
+    with pytest.raises(TypeError, match="dropout_rng"):
+        jxp.flax.function(PRETRAINED, rngs={})
+
+
+def test_kernels_inside_a_model_are_substituted():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+            return nn.Dense(2, name="head")(jax.ffi.ffi_call("fused", shape)(x))
+
+    variables = {"params": {"head": {"kernel": jnp.ones((6, 2)), "bias": jnp.zeros(2)}}}
+    f = jxp.flax.function(Net(), variables, substitute={"fused": jnp.tanh})
+    np.testing.assert_allclose(f(X), jnp.tanh(X).sum() * jnp.ones(2), rtol=1e-6)
+    assert list(jxp.names(f)(X)) == ["head"]
+
+
 def test_errors(linen, twin):
     with pytest.raises(TypeError, match="needs the variables"):
         jxp.flax.function(linen[0])

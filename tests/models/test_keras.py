@@ -50,6 +50,13 @@ def test_every_layer_is_complete(model):
     assert max(abs(gap) for gap in gaps.values()) < 1e-5
 
 
+def test_maps_of_a_convolution(model):
+    f = jxp.logit(jxp.keras.function(model), 1)
+    for method in (jxp.grad_cam, jxp.hires_cam, jxp.layer_cam):
+        cam = method(f, at="conv")(X)
+        assert cam.shape == (6, 6) and abs(cam).max() > 0
+
+
 def test_a_call_of_ones_own_comes_back_and_errors_leave_nothing(model):
     conv = model.get_layer("conv")
     own = conv.call
@@ -122,3 +129,27 @@ def test_what_is_no_model_and_another_backend(model, monkeypatch):
     monkeypatch.setattr(keras.config, "backend", lambda: "torch")
     with pytest.raises(RuntimeError, match="KERAS_BACKEND=jax"):
         jxp.keras.function(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", ["LSTM", "GRU", "MultiHeadAttention", "Conv1D"])
+def test_layers_of_language_are_complete(layer):
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((6,), dtype="int32")
+    h = L.Embedding(11, 8, mask_zero=layer in ("LSTM", "GRU"), name="embed")(ids)
+    h = {
+        "LSTM": lambda h: L.LSTM(6, return_sequences=True)(h),
+        "GRU": lambda h: L.Bidirectional(L.GRU(6, return_sequences=True))(h),
+        "MultiHeadAttention": lambda h: L.LayerNormalization()(
+            h + L.MultiHeadAttention(2, 4)(h, h, use_causal_mask=True)
+        ),
+        "Conv1D": lambda h: L.Conv1D(5, 3, activation="gelu")(h),
+    }[layer](h)
+    model = keras.Model(ids, L.Dense(3, "tanh", name="out")(L.Flatten()(h)))
+    f = jxp.logit(jxp.keras.function(model), 1)
+    x, ref = jnp.array([3, 9, 1, 4, 0, 0]), jnp.array([2, 2, 5, 7, 0, 0])
+    scores = jax.jit(jxp.deeplift(f, ref, at=["embed", "out"]))(x)
+    for c in scores.values():
+        assert abs(c.sum() - f(x) + f(ref)) < 1e-4 * abs(c).sum()
+    e, g = jxp.embedded(f)(x)
+    np.testing.assert_allclose(g(e), f(x), rtol=1e-6)
