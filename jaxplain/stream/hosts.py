@@ -57,25 +57,27 @@ class Share:
         """This host's rows of a batch, over its devices."""
         if not self.spans_hosts or self.sharding is None:
             return jax.device_put(rows, self.sharding)
-        return jax.make_array_from_callback(
-            (self.batch, *rows.shape[1:]), self.sharding, lambda index: rows[self._place(index)]
-        )
+        shape = self.batch, *rows.shape[1:]
+        size = self.sharding.shard_shape(shape)[0]
+
+        def of_device(index: Any) -> np.ndarray:
+            return rows[self._first(index) :][:size]
+
+        return jax.make_array_from_callback(shape, self.sharding, of_device)
 
     def collected(self, array: Array) -> np.ndarray:
         """This host's rows of a batch's result."""
         if not self.spans_hosts:
             return np.asarray(array)
         rows = np.empty((self._rows, *array.shape[1:]), array.dtype)
-        shards = {self._place(shard.index): shard.data for shard in array.addressable_shards}
-        for place, shard in shards.items():  # one of those that are equal
-            rows[place] = shard
+        places = {self._first(shard.index): shard.data for shard in array.addressable_shards}
+        for first, shard in places.items():  # one of those that are equal
+            rows[first : first + len(shard)] = shard
         return rows
 
-    def _place(self, index: Any) -> slice:
-        """Where a device's rows of the batch are among this host's."""
-        start, stop, _ = index[0].indices(self.batch)
-        first = self._places[start]
-        return slice(first, first + stop - start)
+    def _first(self, index: Any) -> int:
+        """Where a device's rows of the batch begin among this host's."""
+        return self._places[index[0].indices(self.batch)[0]]
 
 
 def agreed(todo: list[int], blocks: int) -> list[int]:
@@ -116,7 +118,7 @@ def _along_first(mesh: Mesh) -> NamedSharding:
 
 def _lanes(sharding: NamedSharding, batch: int) -> list[Lane]:
     holders: dict[tuple[int, int], set[int]] = {}
-    places: dict[Any, Any] = sharding.devices_indices_map((batch,))
+    places: Any = sharding.devices_indices_map((batch,))
     for device, (rows,) in places.items():
         start, stop, _ = rows.indices(batch)
         holders.setdefault((start, stop), set()).add(device.process_index)
