@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxplain._types import Array, Function, Key, Tree
+from jaxplain.stream.hosts import Share, automatic
 from jaxplain.stream.status import GAP, NONFINITE, OK
 from jaxplain.stream.tracing import Traced, kind_of
 
@@ -32,6 +33,7 @@ class Program:
       shared: parameters.
       key: of the run, or None.
       count: how many examples there are in all.
+      share: what of each batch lies on which devices of this host.
     """
 
     def __init__(
@@ -45,14 +47,14 @@ class Program:
         shared: tuple[Tree, ...],
         key: Key | None,
         count: int,
-        mesh: Mesh | None,
+        share: Share,
     ):
         self._gap_given, self._tolerance, self._key = gap, tolerance, key
         self._dtype = None if dtype is None else jnp.dtype(dtype)
         self._wide = count > _WORD
-        self._sharding = None if mesh is None else _along_first(mesh)
-        self._whole = None if mesh is None else NamedSharding(_automatic(mesh), PartitionSpec())
-        self.spans_hosts = mesh is not None and mesh.is_multi_process
+        self.share = share
+        laid = share.sharding
+        self._whole = None if laid is None else NamedSharding(laid.mesh, PartitionSpec())
         self.kinds, self.shared = kinds, jax.tree.map(self._placed, shared)
         self.functions = self._traced(explain, predict)
         if self._tolerance is not None and not (self._paired or callable(gap)):
@@ -65,20 +67,14 @@ class Program:
         )
         self._check()
         self._run = jax.jit(
-            jax.vmap(self._one, (None, None, None, 0, 0)), out_shardings=self._sharding
+            jax.vmap(self._one, (None, None, None, 0, 0)), out_shardings=share.sharding
         )
         self._resident = jax.tree.map(self._placed, self._fixed())
 
     def __call__(self, args: Tree, numbers: np.ndarray) -> Results:
-        """The results of the examples of these numbers, not waited for."""
+        """The results of the examples of these numbers, this host's rows, not waited for."""
         index = np.stack([numbers // _WORD, numbers % _WORD], -1).astype(np.uint32)
-        return self._run(*self._resident, *jax.tree.map(self._spread, (args, index)))
-
-    def _spread(self, rows: np.ndarray) -> Array:
-        """A batch's rows over the devices; of several hosts each puts its own."""
-        if not self.spans_hosts or self._sharding is None:
-            return jax.device_put(rows, self._sharding)
-        return jax.make_array_from_callback(rows.shape, self._sharding, lambda place: rows[place])
+        return self._run(*self._resident, *jax.tree.map(self.share.spread, (args, index)))
 
     def _fixed(self) -> tuple[Tree, Tree, Key | None]:
         """What all batches have in common: arrays that functions hold, parameters, the key."""
@@ -179,7 +175,7 @@ class Program:
             return None
         laid = getattr(leaf, "sharding", None)
         if isinstance(laid, NamedSharding) and laid.device_set == self._whole.device_set:
-            return jax.device_put(leaf, NamedSharding(_automatic(laid.mesh), laid.spec))
+            return jax.device_put(leaf, NamedSharding(automatic(laid.mesh), laid.spec))
         return jax.device_put(leaf, self._whole)
 
 
@@ -202,15 +198,6 @@ def mesh_of(mesh: Mesh | None, batch: int) -> Mesh | None:
     devices = jax.local_devices()
     count = int(np.gcd(batch, len(devices)))
     return None if count == 1 else Mesh(np.array(devices[:count]), ("batch",))
-
-
-def _along_first(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(_automatic(mesh), PartitionSpec(mesh.axis_names[0]))
-
-
-def _automatic(mesh: Any) -> Mesh:
-    """The mesh with axes that the compiler sees to: explicit ones refuse what vmap makes."""
-    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def _called(function: Function) -> Function:

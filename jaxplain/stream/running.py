@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from jaxplain.stream.source import Rows, Source, described, kinds_of
 from jaxplain.stream.status import GAP, NONFINITE, OK, RAISED, TODO
 
 Path = str | os.PathLike[str]
+Bad = dict[int, tuple[int, str]]  # who is quarantined: status and reason by place
 
 
 def run(
@@ -72,7 +74,8 @@ def run(
         says (array tasks, steps), then JAX's processes, then (0, 1).
       blocks: numbers of blocks to do, all by default.
       mesh: a batch lies along its first axis; all of this process's devices by default.  One that
-        spans hosts (`jax.distributed`) has all of them explain the same batches in lock step.
+        spans hosts (`jax.distributed`) has all of them explain batches in lock step, each reading
+        and writing the rows that lie on its own devices.
       max_failures: how many examples of this call may be quarantined; None: any number.
       accept: names of what may differ from what is stored ("jax", "platform", …), which is put
         on record.
@@ -115,14 +118,16 @@ def run(
     kinds = kinds_of(samples)
     program = Program(
         explain, predict, gap, tolerance, dtype, kinds,
-        shared if isinstance(shared, tuple) else (shared,), key, count, mesh_of(mesh, batch),
+        shared if isinstance(shared, tuple) else (shared,), key, count,
+        hosts.Share(mesh_of(mesh, batch), batch),
     )  # fmt: skip
     store = _prepared(path, program, key, samples, count, block, tolerance, accept)
     todo = [b for b, state in store.statuses(mine) if _is_todo(state)]
     if spans:
         todo = hosts.agreed(todo, store.blocks)
-    with bar(sum(stop - start for start, stop in map(store.span, todo)), progress) as moved:
-        _Run(store, examples, program, kinds, batch, tolerance, max_failures, moved).over(todo)
+    stored = (block for lane in program.share.assigned(todo) for block, here in lane if here)
+    with bar(sum(stop - start for start, stop in map(store.span, stored)), progress) as moved:
+        _Run(store, examples, program, kinds, tolerance, max_failures, moved).over(todo)
     if spans:
         hosts.wait(path)
     return open_store(path)
@@ -183,11 +188,29 @@ _codes = status.codes  # `retry` has an argument of the module's name
 
 
 class Ticket(NamedTuple):
-    """A batch: its block, and its examples from start to stop."""
+    """Examples of a block, from start to stop, for a lane of so many rows; who stores them."""
 
     block: int
     start: int
     stop: int
+    rows: int
+    here: bool
+
+    @property
+    def size(self) -> int:
+        """How many examples."""
+        return self.stop - self.start
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The rows' examples; those that fill up are the first again."""
+        numbers = np.arange(self.start, self.start + self.rows, dtype=np.int64)
+        numbers[self.size :] = self.start
+        return numbers
+
+
+Step = list[Ticket]  # of each lane of this host: what the device has at once
+Settled = tuple[Ticket, Any, Bad]
 
 
 class _Run:
@@ -199,93 +222,120 @@ class _Run:
         source: Source,
         program: Program,
         kinds: Tree,
-        batch: int,
         tolerance: float | None,
         max_failures: int | None,
         moved: Callable[[int], Any],
     ):
         self.store, self.source, self.program, self.kinds = store, source, program, kinds
-        self.batch, self.tolerance, self.moved = batch, tolerance, moved
+        self.share, self.tolerance, self.moved = program.share, tolerance, moved
         self.max_failures, self.failed = max_failures, 0
+        self.blocks: dict[int, _Block] = {}
 
     def over(self, todo: list[int]) -> None:
         """All of these blocks, each committed as soon as it is whole."""
-        block: _Block | None = None
         with _Writer(self.store) as writer:
-            for ticket, rows, launched in pipelined(self.tickets(todo), self.read, self.launch):
-                if block is None or block.number != ticket.block:
-                    block = _Block(self.store, ticket.block)
-                results, bad = self.settle(ticket, rows, launched)
-                block.put(ticket, results, bad, self.reasons(ticket, results, bad))
-                self.failed += block.failed_since()
-                if self.max_failures is not None and self.failed > self.max_failures:
-                    number, reason = list(block.failures.items())[-1]
-                    raise RuntimeError(
-                        f"{self.failed} examples failed, and max_failures is {self.max_failures}; "
-                        f"the last, example {number}: {reason}"
-                    )
-                mine = not self.program.spans_hosts or hosts.writes(block.number)
-                if mine and ticket.stop == self.store.span(ticket.block)[1]:
-                    writer.commit(block)
-                self.moved(ticket.stop - ticket.start)
+            for step, read, launched in pipelined(self.steps(todo), self.read, self.launch):
+                for ticket, results, bad in self.settle(step, read, launched):
+                    if ticket.here:
+                        self.put(ticket, results, bad, writer)
 
-    def tickets(self, todo: list[int]) -> Iterator[Ticket]:
-        """Batch by batch, but for blocks that another run has done in the meantime."""
-        for block in todo:
+    def put(self, ticket: Ticket, results: Any, bad: Bad, writer: _Writer) -> None:
+        """A batch's rows into their block, which is committed with its last."""
+        if ticket.block not in self.blocks:
+            self.blocks[ticket.block] = _Block(self.store, ticket.block)
+        block = self.blocks[ticket.block]
+        block.put(ticket, results, bad, self.reasons(ticket, results, bad))
+        self.failed += block.failed_since()
+        if self.max_failures is not None and self.failed > self.max_failures:
+            number, reason = list(block.failures.items())[-1]
+            raise RuntimeError(
+                f"{self.failed} examples failed, and max_failures is {self.max_failures}; "
+                f"the last, example {number}: {reason}"
+            )
+        if ticket.stop == self.store.span(ticket.block)[1]:
+            writer.commit(self.blocks.pop(ticket.block))
+        self.moved(ticket.size)
+
+    def steps(self, todo: list[int]) -> Iterator[Step]:
+        """Batch by batch what this host's lanes explain; one that is done repeats another's rows.
+
+        So that hosts in lock step take as many, there is a step as long as any lane has one.
+        """
+        lanes = zip(self.share.lanes, self.share.assigned(todo), strict=True)
+        for tickets in zip_longest(*(self.tickets(lane, blocks) for lane, blocks in lanes)):
+            yield [tickets[lane.number] or self.idle(todo[0], lane) for lane in self.share.mine]
+
+    def tickets(self, lane: hosts.Lane, blocks: list[tuple[int, bool]]) -> Iterator[Ticket]:
+        """A lane's, but for blocks that another run has done in the meantime."""
+        for block, here in blocks:
             start, stop = self.store.span(block)
-            if self.program.spans_hosts or not self.store.is_committed(block):
-                for begin in range(start, stop, self.batch):
-                    yield Ticket(block, begin, min(begin + self.batch, stop))
+            if self.share.spans_hosts or not self.store.is_committed(block):
+                for begin in range(start, stop, lane.size):
+                    end = min(begin + lane.size, stop)
+                    yield Ticket(block, begin, end, lane.size, here)
 
-    def read(self, ticket: Ticket) -> Rows:
-        """The batch's rows, filled up."""
-        return self.source.read(ticket.start, ticket.stop, self.kinds, self.batch)
+    def idle(self, block: int, lane: hosts.Lane) -> Ticket:
+        """What a lane that is done explains beside the others, for nobody."""
+        start, stop = self.store.span(block)
+        return Ticket(block, start, min(start + lane.size, stop), lane.size, False)
 
-    def launch(self, ticket: Ticket, rows: Rows) -> Any:
+    def read(self, step: Step) -> list[Rows]:
+        """The rows, filled up."""
+        return [self.source.read(t.start, t.stop, self.kinds, t.rows) for t in step]
+
+    def launch(self, step: Step, read: list[Rows]) -> Any:
         """The batch's results, not waited for, or an exception."""
-        size = ticket.stop - ticket.start
-        if len(rows.bad) == size:
+        if not self.share.spans_hosts and len(read[0].bad) == step[0].size:
             return None
-        numbers = np.arange(ticket.start, ticket.start + self.batch, dtype=np.int64)
-        numbers[size:] = ticket.start
+        beside = lambda *rows: rows[0] if len(rows) == 1 else np.concatenate(rows)
+        args = jax.tree.map(beside, *(rows.args for rows in read))
         try:
-            return self.program(rows.args, numbers)
+            return self.program(args, beside(*(ticket.numbers for ticket in step)))
         except Exception as error:
             return error
 
-    def settle(self, ticket: Ticket, rows: Rows, launched: Any) -> tuple[Any, Any]:
-        """The batch's results in NumPy, and who is quarantined: status and reason by place."""
-        bad = dict(rows.bad)
+    def settle(self, step: Step, read: list[Rows], launched: Any) -> Iterator[Settled]:
+        """Of each ticket the results in NumPy, and who is quarantined."""
+        bads = [dict(rows.bad) for rows in read]
         results: Any = None
         if launched is not None:
             try:
-                results = _taken(launched)
+                results = self.taken(launched)
             except Exception as error:
                 _raise_if_of_the_device(error)
-                if self.program.spans_hosts:  # the others may not have met it
+                if self.share.spans_hosts:  # the others may not have met it
                     raise
-                results = self.one_by_one(ticket, rows, bad)
-        size = ticket.stop - ticket.start
-        if len(bad) == size > 1:
-            _, reason = bad[min(bad)]
-            raise RuntimeError(
-                f"every example of a batch failed, {ticket.start} to {ticket.stop - 1}; the first: "
-                f"{reason}"
-            )
-        return results, bad
+                results = self.one_by_one(step[0], read[0], bads[0])
+        first = 0
+        for ticket, bad in zip(step, bads, strict=True):
+            if ticket.here and len(bad) == ticket.size > 1:
+                _, reason = bad[min(bad)]
+                raise RuntimeError(
+                    f"every example of a batch failed, {ticket.start} to {ticket.stop - 1}; the "
+                    f"first: {reason}"
+                )
+            rows = slice(first, first + ticket.rows)
+            yield ticket, jax.tree.map(lambda leaf, rows=rows: leaf[rows], results), bad
+            first += ticket.rows
 
-    def one_by_one(self, ticket: Ticket, rows: Rows, bad: dict[int, tuple[int, str]]) -> Any:
+    def taken(self, launched: Any) -> Any:
+        """This host's rows of the results, or what was raised instead."""
+        if isinstance(launched, Exception):
+            raise launched
+        return jax.tree.map(self.share.collected, launched)
+
+    def one_by_one(self, ticket: Ticket, rows: Rows, bad: Bad) -> Any:
         """The results of a batch that raised: each example alone in it, in its own place.
 
         The program is the same, so what doesn't raise comes out as it would have.
         """
         results: Any = None
-        for place in range(ticket.stop - ticket.start):
+        for place in range(ticket.size):
             if place in bad:
                 continue
-            args = jax.tree.map(lambda leaf: leaf[[place] * self.batch], rows.args)
+            args = jax.tree.map(lambda leaf: leaf[[place] * ticket.rows], rows.args)
             try:
-                one = _taken(self.program(args, np.full(self.batch, ticket.start + place)))
+                one = self.taken(self.program(args, np.full(ticket.rows, ticket.start + place)))
             except Exception as error:
                 _raise_if_of_the_device(error)
                 bad[place] = RAISED, described(error)
@@ -296,11 +346,11 @@ class _Run:
                 to[place] = array[place]
         return results
 
-    def reasons(self, ticket: Ticket, results: Any, bad: dict[int, tuple[int, str]]) -> Any:
+    def reasons(self, ticket: Ticket, results: Any, bad: Bad) -> Any:
         """Why the examples of this batch that aren't ok aren't."""
         reasons = {place: reason for place, (_, reason) in bad.items()}
         if results is not None:
-            judged = results["status"][: ticket.stop - ticket.start]
+            judged = results["status"][: ticket.size]
             for place in map(int, np.flatnonzero(judged != OK)):
                 if place not in reasons:
                     reasons[place] = self.judged(results, place, int(judged[place]))
@@ -334,9 +384,9 @@ class _Block:
         self.failures: dict[int, str] = {}
         self._told = 0
 
-    def put(self, ticket: Ticket, results: Any, bad: dict[int, tuple[int, str]], why: Any) -> None:
+    def put(self, ticket: Ticket, results: Any, bad: Bad, why: Any) -> None:
         """A batch's rows."""
-        size, to = ticket.stop - ticket.start, ticket.start - self.start
+        size, to = ticket.size, ticket.start - self.start
         if results is not None:
             arrays = {"/".join(map(str, leaf.path)): leaf for leaf in self.leaves}
             for path, rows in layout.rows_by_path(results):
@@ -458,12 +508,6 @@ def _numbers(blocks: Iterable[int] | None, count: int) -> list[int]:
 def _is_todo(state: Any) -> bool:
     """A block whose commit is missing, or broken: its chunk is written again."""
     return isinstance(state, Exception) or not state.all()
-
-
-def _taken(launched: Any) -> Any:
-    if isinstance(launched, Exception):
-        raise launched
-    return jax.tree.map(lambda leaf: np.asarray(hosts.whole(leaf)), launched)
 
 
 def _raise_if_of_the_device(error: Exception) -> None:

@@ -130,9 +130,13 @@ def computed_now() -> Iterator[None]:
 
 def zeros(kinds: Any) -> Any:
     """Zeros of the types that `jax.eval_shape` gives, as a loop may carry them."""
-    return jax.tree.map(
-        lambda kind: vary(jax.numpy.zeros(kind.shape, kind.dtype), varying(kind)), kinds
-    )
+
+    def leaf(kind: Any) -> Any:
+        # One number alone is no array of the mesh at hand, and a loop in a loop asks for such.
+        nought = jax.numpy.zeros(kind.shape or 1, kind.dtype).reshape(kind.shape)
+        return vary(nought, varying(kind))
+
+    return jax.tree.map(leaf, kinds)
 
 
 def is_literal(atom: Any) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 import jaxplain as jxp
 from jaxplain.stream import STATUS, provenance, workers
+from jaxplain.stream.hosts import Share
 from jaxplain.stream.program import Program
 
 XS = np.random.default_rng(0).normal(size=(23, 3)).astype(np.float32)
@@ -83,7 +84,8 @@ def test_a_key_beyond_a_word_is_folded_twice():
     key, count, number = jax.random.key(0), 2**33, 2**32 + 5
     explain = lambda x, key: x + jax.random.normal(key)
     kinds = (jax.ShapeDtypeStruct((), jnp.float32),)
-    program = Program(explain, None, None, None, None, kinds, (), key, count, None)
+    share = Share(None, batch=2)
+    program = Program(explain, None, None, None, None, kinds, (), key, count, share)
     got = program((np.zeros(2, np.float32),), np.array([5, number]))["contributions"]
     keys = jax.random.fold_in(key, 5), jax.random.fold_in(jax.random.fold_in(key, 1), 5)
     np.testing.assert_allclose(got, [jax.random.normal(k) for k in keys], rtol=1e-6)
