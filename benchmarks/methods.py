@@ -106,6 +106,7 @@ METHODS: dict[str, Method] = {
     "reveal_cancel": deeplift("reveal_cancel"),
     "genomics": deeplift("genomics"),
     "central_limit": deeplift("central_limit"),
+    "moment_shapley": Method(lambda m: jxp.moment_shapley(m.f, m.ref), "2 nodes", "ref"),
     "deeplift_shap": Method(
         lambda m: jxp.deeplift_shap(m.f, m.refs(REFERENCES)), f"{REFERENCES} references", "refs"
     ),
