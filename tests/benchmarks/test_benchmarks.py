@@ -24,7 +24,7 @@ from tests.support.marks import some_slow
 ROOT = Path(__file__).parents[2]
 # What the library exports that explains nothing by itself, or has its row under another name.
 NO_METHODS = {
-    "embedded",
+    "embedded", "substitute",
     "names", "capture", "intervene", "neuron", "completeness_gap", "override", "audit",
     "logit", "probability", "log_likelihood", "log_odds", "contrast",
     "expected",  # of DeepLIFT it is deeplift_shap
