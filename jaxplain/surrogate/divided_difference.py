@@ -131,9 +131,7 @@ def seen(array: Any) -> Any:
 
 def difference(u: Any, u0: Any) -> Any:
     """u - u0, where infinite numbers are replaced by their `stand_in`: equal ones differ by 0."""
-    if jnp.issubdtype(jnp.result_type(u), jnp.complexfloating):
-        return stand_in(u) - stand_in(u0)
-    return _difference(u, u0, jnp.result_type(u))
+    return stand_in(u) - stand_in(u0)
 
 
 def change(x: Any, x0: Any) -> Any:
@@ -141,19 +139,11 @@ def change(x: Any, x0: Any) -> Any:
 
     What counts as infinite does so in the numbers' own precision.
     """
-    return _difference(x, x0, _wide(x0))
+    return stand_in(x).astype(_wide(x0)) - stand_in(x0).astype(_wide(x0))
 
 
 def _wide(array: Any) -> Any:
     return jnp.promote_types(jnp.result_type(array), jnp.float32)
-
-
-def _difference(u: Any, u0: Any, dtype: Any) -> Any:
-    """Where it is no larger than that of two ordinary numbers, none of them need be looked at."""
-    delta = u.astype(dtype) - u0.astype(dtype)
-    most = min(2 * largest(u), float(jnp.finfo(dtype).max))
-    clipped = _clipped(u).astype(dtype) - _clipped(u0).astype(dtype)
-    return jnp.where(jnp.abs(delta) <= most, delta, clipped)
 
 
 # So large that no sum with it tells it from ∞, and so small that neither its inverse nor its
@@ -171,13 +161,9 @@ def stand_in(array: Any) -> Any:
     if jnp.issubdtype(jnp.result_type(array), jnp.complexfloating):
         clipped = jnp.sign(array) * infinite(array)
     else:
-        clipped = _clipped(array)
+        most = np.asarray(infinite(array), jnp.result_type(array))
+        clipped = jax.lax.clamp(-most, array, most)
     return jnp.where(jnp.abs(array) <= largest(array), array, clipped)
-
-
-def _clipped(array: Any) -> Any:
-    most = np.asarray(infinite(array), jnp.result_type(array))
-    return jax.lax.clamp(-most, array, most)
 
 
 def infinite(array: Any) -> float:
