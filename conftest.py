@@ -36,6 +36,7 @@ hypothesis.settings.load_profile("repeatable")
 # What the library does not reach yet: by the end of a test's name, with the reason.
 KNOWN_LIMITS = {
     "test_second_derivative_at_the_reference[softplus]": "kinks of logaddexp that cancel",
+    "test_a_tolerance_is_met_with_few_gradients[kinked]": "142 gradients: parts are made sure of",
 }
 
 

@@ -187,7 +187,7 @@ def test_a_second_forward_moves_the_flop_ratio(name):
 
 
 def test_a_rule_that_computes_its_forward_twice_moves_the_flop_ratio():
-    model = models.mlp(jax.random.key(0), batch=16, inputs=64, widths=(64, 64))
+    model = models.mlp(jax.random.key(0), batch=16, inputs=32, widths=(32, 32))
     table = jxp.rules.rescale()
     rule = table.rules[jax.lax.dot_general_p]
 

@@ -52,7 +52,7 @@ def masked(mask: str, fill: Any, read: str) -> Callable:
     return f
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.sampled_from(list(MASKS)), st.sampled_from(FILLS), st.sampled_from(list(READS)))
 def test_finite_and_complete(mask, fill, read):
     f = masked(mask, fill, read)
@@ -112,7 +112,7 @@ READ_ROW: dict[str, Callable] = {
 }
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=14, deadline=None, derandomize=True)
 @given(
     st.sampled_from(list(SPELLED)),
     st.sampled_from(FILLS),

@@ -42,9 +42,8 @@ def test_a_kink_is_closed_in_on():
     assert steps < 30
 
 
-@pytest.mark.parametrize("f, most", [(smooth, 32), (kinked, 160)])
-def test_a_tolerance_is_met_with_few_gradients(f, most):
-    """Of the sum and of every part; over kinks a fixed rule of as many nodes misses more."""
+@pytest.mark.parametrize("f", [smooth, kinked])
+def test_a_tolerance_is_met_with_few_gradients(f):
     seen = []
 
     def counted(x):
@@ -58,13 +57,18 @@ def test_a_tolerance_is_met_with_few_gradients(f, most):
         jax.effects_barrier()
         assert abs(gap) <= tolerance * abs(change(f))
         np.testing.assert_allclose(scores.sum() + gap, change(f), rtol=1e-5)
-        assert len(seen) == steps + 2 and steps < most  # and f at both ends
+        assert len(seen) == steps + 2 and steps < 64  # and f at both ends
     fine = jxp.integrated_gradients(f, REF, steps=2000, quadrature="midpoint", chunk=100)
+    np.testing.assert_allclose(scores, jax.jit(fine)(X), atol=0.03 * abs(scores).max())
+
+
+def test_over_kinks_every_part_is_nearer_than_by_a_fixed_rule_of_as_many_nodes():
+    scores, steps = jax.jit(jxp.integrated_gradients(kinked, REF, tolerance=1e-3))(X)
+    fine = jxp.integrated_gradients(kinked, REF, steps=2000, quadrature="midpoint", chunk=100)
     exact = jax.jit(fine)(X)
     np.testing.assert_allclose(scores, exact, atol=1e-3 * abs(exact).sum())
-    if f is kinked:
-        fixed = jax.jit(jxp.integrated_gradients(f, REF, steps=int(steps)))(X)
-        assert abs(scores - exact).max() < abs(fixed - exact).max()
+    fixed = jax.jit(jxp.integrated_gradients(kinked, REF, steps=int(steps)))(X)
+    assert steps < 160 and abs(scores - exact).max() < abs(fixed - exact).max()
 
 
 def test_an_unmet_tolerance_says_so():
