@@ -70,7 +70,8 @@ def moment_shapley(
 
     Returns:
       `explain(x, *args)` → a pytree like x; with `groups` each element is its player's value, as in
-      `shapley_values`. Players' values sum to f(x) - f(ref). They are exact for f linear in x, 0
+      `shapley_values`. Players' values sum to f(x) - f(ref); they are NaN where it is not 0 and no
+      player is seen to have an effect. They are exact for f linear in x, 0
       for a player without effect, linear in f (before the repair) and, without anchors, alike for
       players that f can't tell apart. With `return_gap` the pair (values, gap). With `at` as in
       `integrated_gradients`.
@@ -118,6 +119,9 @@ def moment_shapley(
     return explain
 
 
+_LOST = 1e-2  # of f(x) - f(ref): far beyond any rounding of a sum that could be repaired
+
+
 def _rounding(y: Any, y0: Any) -> Any:
     """That of y - y0."""
     return float(jnp.finfo(y.dtype).eps) / 2 * (jnp.abs(wide(y)) + jnp.abs(wide(y0)))
@@ -127,12 +131,15 @@ def _repaired(values: Any, rise: Any, rounding: Any) -> Any:
     """φ_i + g |φ_i|/Σ|φ|: what has no effect gets nothing of the gap.
 
     As far as the gap is more than rounding: of a small change the values have all their digits.
+    Where nobody is seen to have an effect, or values of a mask's size cancel, there is no repair.
     """
     gap = rise - jnp.sum(values)
     gap = jnp.sign(gap) * jnp.maximum(jnp.abs(gap) - rounding, 0)
     sizes = jnp.abs(values)
     total = jnp.sum(sizes)
-    return values + gap * (sizes / jnp.where(total == 0, 1, total))
+    repaired = values + gap * (sizes / jnp.where(total == 0, 1, total))
+    missed = jnp.abs(rise - jnp.sum(repaired)) > _LOST * jnp.abs(rise) + 2 * rounding
+    return jnp.where(missed, jnp.nan, repaired)
 
 
 @dataclasses.dataclass(frozen=True)

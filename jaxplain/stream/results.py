@@ -12,7 +12,7 @@ import numpy as np
 from jaxplain._types import Tree
 from jaxplain.stream import layout
 from jaxplain.stream.layout import Leaf, Store
-from jaxplain.stream.status import OK, TODO, name_of
+from jaxplain.stream.status import OK, PENDING, name_of
 
 
 class Rows:
@@ -148,7 +148,7 @@ class Stream:
             block
             for block, status in self.store.statuses()
             if isinstance(status, Exception)
-            or ((status != TODO).any() and not self._is_whole(block, status, files))
+            or ((status != PENDING).any() and not self._is_whole(block, status, files))
         ]
 
     def _is_whole(self, block: int, status: np.ndarray, files: dict[str, set[str]]) -> bool:

@@ -20,7 +20,7 @@ from jaxplain.stream.layout import Store
 from jaxplain.stream.program import Program, mesh_of
 from jaxplain.stream.results import Stream, leaves_of_held, open_store
 from jaxplain.stream.source import Rows, Source, described, kinds_of
-from jaxplain.stream.status import GAP, NONFINITE, OK, RAISED, TODO
+from jaxplain.stream.status import GAP, NONFINITE, OK, PENDING, RAISED
 
 Path = str | os.PathLike[str]
 Bad = dict[int, tuple[int, str]]  # who is quarantined: status and reason by place
@@ -491,7 +491,7 @@ def _quarantined(path: str, there: Any) -> list[int]:
     blocks = sorted({number // found.store.block for number in sampled})
     states = {b: s for b, s in found.store.statuses(blocks) if not isinstance(s, Exception)}
     of = lambda number: states[number // found.store.block][number % found.store.block]
-    return [n for n in sampled if n // found.store.block in states and of(n) not in (TODO, OK)]
+    return [n for n in sampled if n // found.store.block in states and of(n) not in (PENDING, OK)]
 
 
 def _numbers(blocks: Iterable[int] | None, count: int) -> list[int]:

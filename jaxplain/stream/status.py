@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-TODO, OK, NONFINITE, GAP, UNREADABLE, SHAPE, RAISED = range(7)
+PENDING, OK, NONFINITE, GAP, UNREADABLE, SHAPE, RAISED = range(7)
 
 NAMES = {
-    "todo": (TODO,),
+    "todo": (PENDING,),
     "ok": (OK,),
     "nonfinite": (NONFINITE,),  # contributions, or the gap
     "gap": (GAP,),  # beyond the tolerance

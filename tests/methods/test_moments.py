@@ -291,3 +291,36 @@ def test_distance_from_shapley_values(family, anchors, limit, record_property):
     found = faithfulness.errors(of_family, method, *faithfulness.draw(of_family, 24, seed=77))
     record_property("median distance", float(np.median(found["error"])))
     assert np.median(found["error"]) <= limit
+
+
+MASKED = {
+    "softmax": (lambda h: jax.nn.softmax(h) @ jnp.arange(6.0), 0.6),
+    "logsumexp": (jax.nn.logsumexp, 0.3),
+    "max": (jnp.max, 0.4),
+    "by hand": (lambda h: (lambda e: e @ jnp.arange(6.0) / e.sum())(jnp.exp(h - h.max())), 0.6),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masks_that_x_decides_hide_or_do_not(name):
+    """Whatever fills them: a masked value is not taken as normal."""
+    read, limit = MASKED[name]
+    x, ref = (np.random.default_rng(seed).normal(size=6).astype(np.float32) for seed in (9, 18))
+    found = []
+    for low in (-jnp.inf, jnp.finfo(jnp.float32).min, -1e9, -1e4):
+        f = lambda x, low=low: read(jnp.where(x > -0.5, x, low))
+        values = jxp.moment_shapley(f, ref)(x)
+        np.testing.assert_allclose(values.sum(), f(x) - f(ref), 1e-5, 1e-6)
+        found.append(values)
+    exact = jxp.shapley_values(f, ref)(x)
+    assert jnp.linalg.norm(found[0] - exact) <= limit * jnp.linalg.norm(exact)
+    for values in found[1:]:
+        np.testing.assert_allclose(values, found[0], 1e-4, 1e-5)
+
+
+def test_a_change_that_nobody_is_seen_to_make_is_no_number():
+    """No player is named at random, and no sum is wrong without a word."""
+    f = lambda x: jnp.argsort(x).astype(float) @ jnp.arange(2.0)
+    x, exchanged, alike = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]), jnp.array([2.0, 1.0])
+    assert jnp.isnan(jxp.moment_shapley(f, exchanged)(x)).all()
+    assert not jxp.moment_shapley(f, alike)(x).any()

@@ -25,9 +25,9 @@ import jax.numpy as jnp
 from jaxplain.surrogate import compat, patterns, primitives
 from jaxplain.surrogate.backward import refused_late, with_backward
 from jaxplain.surrogate.errors import UnsupportedPrimitive
-from jaxplain.surrogate.program import Equation, broadcast
+from jaxplain.surrogate.program import Equation, Variable, broadcast
 from jaxplain.surrogate.rules import moments_sets as sets
-from jaxplain.surrogate.rules.moments_unary import unary
+from jaxplain.surrogate.rules.moments_unary import is_gated, unary
 from jaxplain.surrogate.rules.parted import entrance
 from jaxplain.surrogate.rules.whole import unwalkable
 from jaxplain.surrogate.table import RuleTable
@@ -60,9 +60,9 @@ def moments() -> RuleTable:
     windows = ["reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"]
     own(compat.resolve(windows), maximum)
     own(patterns.relu, sets.relu, waiting=True)
-    own(patterns.softmax, sets.softmax, waiting=True)
+    own(patterns.softmax, softmax, waiting=True)
     own(patterns.log_softmax, sets.log_softmax, waiting=True)
-    own(patterns.logsumexp, sets.logsumexp, waiting=True)
+    own(patterns.logsumexp, logsumexp, waiting=True)
     return table
 
 
@@ -281,15 +281,61 @@ def _quotient(equation: Equation, a: Any, b: Any) -> list[Any]:
     """a · (1/b), the inverse as a function of what b is one of."""
     ones = jnp.ones(equation.aval.shape, equation.aval.dtype)
     (inverse,) = elementwise(equation, ones, b)
-    (times,) = compat.resolve(["mul"])
-    return elementwise(_Times(times, (), equation.outputs, {}, origin=equation.origin), a, inverse)
+    return [_made("mul", jax.lax.mul, equation, tuple(equation.aval.shape), a, inverse)]
 
 
-class _Times(Equation):
-    """A product that no program has."""
+def softmax(equation: Equation, operand: Any, *others: Any) -> list[Any]:
+    """exp(x)/Σ exp(x) of logits that x itself masks; of others as in `moments_sets`."""
+    if others or not _is_gated(operand):
+        return sets.softmax(equation, operand, *others)
+    weights, sums, _ = _exponentials(equation, operand)
+    return [_made("div", jax.lax.div, equation, operand.shape, weights, sums)]
+
+
+def logsumexp(equation: Equation, operand: Any, *others: Any) -> list[Any]:
+    """log Σ exp(x) of logits that x itself masks; of others as in `moments_sets`."""
+    if others or not _is_gated(operand):
+        return sets.logsumexp(equation, operand, *others)
+    _, sums, shift = _exponentials(equation, operand)
+    found = _made("log", lambda s: jnp.log(s) + shift, equation, shift.shape, sums)
+    shape = tuple(equation.aval.shape)
+    return [_made("reshape", lambda v: v.reshape(shape), equation, shape, settled(found))]
+
+
+def _exponentials(equation: Equation, operand: Function) -> tuple[Any, Any, Any]:
+    """exp(x - shift), its sums, and the shift: of each set, a constant.
+
+    A logit that is masked or not is no normal value; its exponential, from 0 to what it is, is as
+    good as any.
+    """
+    axes, means = tuple(equation.params["axes"]), operand.means
+    top = jnp.max(jnp.where(jnp.isfinite(means), means, -jnp.inf), [0, *(a + 1 for a in axes)])
+    shift = jax.lax.stop_gradient(jnp.expand_dims(jnp.where(jnp.isfinite(top), top, 0), axes))
+    weights = _made("exp", lambda x: jnp.exp(x - shift), equation, operand.shape, operand)
+    summed = lambda e: jnp.sum(e, axes, keepdims=True)
+    return weights, _made("reduce_sum", summed, equation, shift.shape, weights), shift
+
+
+def _made(
+    name: str, apply: Callable[..., Any], like: Equation, shape: tuple[int, ...], *operands: Any
+) -> Any:
+    """The value of an equation that no program has, by the rule of this primitive."""
+    (primitive,) = compat.resolve([name])
+    rule = elementwise if primitives.facts(primitive).group == "elementwise" else linear
+    output = Variable(jax.ShapeDtypeStruct(shape, like.aval.dtype))
+    return rule(_Made(primitive, (), (output,), {"apply": apply}, origin=like.origin), *operands)[0]
+
+
+def _is_gated(operand: Any) -> bool:
+    """Whether x decides between cases on the way."""
+    return isinstance(operand, Function) and is_gated(Expression(operand))
+
+
+class _Made(Equation):
+    """An equation that no program has."""
 
     def bind(self, *values: Any) -> list[Any]:
-        return [jax.lax.mul(*values)]
+        return [self.params["apply"](*values)]
 
 
 def settle(function: Any) -> Moments:

@@ -31,6 +31,7 @@ _POINTS = np.array([1.3556261799742657, 2.8569700138728056])
 _WEIGHTS = np.array([0.22207592200561263, 0.011257411327720691])
 _ALL_POINTS = np.concatenate([-_POINTS[::-1], [0], _POINTS])
 _ALL_WEIGHTS = np.concatenate([_WEIGHTS[::-1], [1 - 2 * _WEIGHTS.sum()], _WEIGHTS])
+_MASK = 1e3  # times the others: values that differ so much between points are those of a mask
 
 
 class Statistics(NamedTuple):
@@ -86,7 +87,14 @@ def _statistics(expression: Expression) -> Callable[..., Statistics]:
         return functools.partial(_where_finite, on_a_domain)
     kinked = any(node.equation.facts.kinked or not is_real(node) for node in expression.nodes)
     found = by_differences if kinked else by_derivatives
+    if is_gated(expression):
+        return functools.partial(_where_seen, found)
     return functools.partial(_where_finite, found) if limited else found
+
+
+def is_gated(expression: Expression) -> bool:
+    """Whether the value itself decides between cases."""
+    return not all(map(is_real, expression.nodes))
 
 
 def _is_limited(node: Any) -> bool:
@@ -116,10 +124,32 @@ def _where_finite(
 ) -> Statistics:
     """The node's own value and derivative where a point left the domain."""
     found = statistics(expression, constants, means, variances)
+    inside = functools.reduce(jnp.logical_and, map(jnp.isfinite, found))
+    return _where(inside, found, expression, constants, means)
+
+
+def _where_seen(
+    statistics: Callable[..., Statistics],
+    expression: Expression,
+    constants: Any,
+    means: Any,
+    variances: Any,
+) -> Statistics:
+    """The node's own where some points are a mask's and others are not: it hides or it does not."""
+    steps = _column(_ALL_POINTS, means) * square_root(variances)
+    values = jnp.abs(jax.vmap(_at_nodes(expression, constants))(means + steps))
+    seen = jnp.max(values, 0) <= _MASK * (1 + jnp.min(values, 0))
+    found = _where_finite(statistics, expression, constants, means, variances)
+    return _where(seen, found, expression, constants, means)
+
+
+def _where(
+    holds: Any, found: Statistics, expression: Expression, constants: Any, means: Any
+) -> Statistics:
+    """What was found where that holds, else the node's own value and derivative."""
     at_mean, own = _with_derivative(_at_nodes(expression, constants))(means)
     rest = Statistics(at_mean, own, jnp.zeros_like(own), own)
-    inside = functools.reduce(jnp.logical_and, map(jnp.isfinite, found))
-    return Statistics(*(jnp.where(inside, f, r) for f, r in zip(found, rest, strict=True)))
+    return Statistics(*(jnp.where(holds, f, r) for f, r in zip(found, rest, strict=True)))
 
 
 def _points(function: Callable[[Any], Any], middle: Any, deviation: Any) -> tuple[Any, Any, Any]:
