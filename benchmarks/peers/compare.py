@@ -115,8 +115,8 @@ def measure_task(
 ) -> list[Json]:
     """One cell for every method, gradients first; those that ran with their times."""
     cells, runs = {}, {}
-    ends = one.ends()
-    for (package, method), member in members(one, methods, families).items():
+    ends, everyone = one.ends(), members(one, methods, families)
+    for (package, method), member in everyone.items():
         family = FAMILIES.get(member.family)
         cell, run = attempt(member, one, ends, budget)
         cells[package, method] = {
@@ -127,10 +127,13 @@ def measure_task(
             runs[package, method] = run
     with warnings.catch_warnings(action="ignore"):  # each said its own in `attempt`
         for (package, method), cell in cells.items():
-            own = runs.get(("jaxplain", cell["family"]))
+            own = "jaxplain", cell["family"]
             known = cell["family"] in FAMILIES and FAMILIES[cell["family"]].equal
-            if known and package != "jaxplain" and own and (package, method) in runs:
-                cell["apart"] = apart(one, own(), runs[package, method]())
+            if known and package != "jaxplain" and {own, (package, method)} <= runs.keys():
+                cell["apart"] = apart(one, runs[own](), runs[package, method]())
+                cell["apart_float64"] = apart_in_float64(
+                    one, everyone[own], everyone[package, method]
+                )
         seconds = measure.time_rounds(runs, rounds, budget, int)
     unmeasured = {"wall": [None] * rounds, "cpu": [None] * rounds}
     return [{**cell, "seconds": seconds.get(key, unmeasured)} for key, cell in cells.items()]
@@ -208,6 +211,13 @@ def apart(one: Task, ours: Any, theirs: Any) -> float:
     if one.model.kind in ("image", "bases"):
         other = np.moveaxis(other, 1, -1)
     return float(abs(own - other).max() / abs(own).max())
+
+
+def apart_in_float64(one: Task, ours: Member, theirs: Member) -> float:
+    """The same without float32's rounding, which LRP's quotients magnify through many layers."""
+    with jax.enable_x64(True):
+        one = one.in_float64()
+        return apart(one, *(member.make(one, member.chunks[0])() for member in (ours, theirs)))
 
 
 def memory_of(run: Run) -> int | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -76,6 +77,19 @@ class Task:
         """Labels that broadcast to a batch."""
         full = np.broadcast_to(self.model.groups, self.model.ref.shape)
         return self.tensor(full[None])
+
+    def in_float64(self) -> Task:
+        """The same in double precision, where JAX's x64 is on."""
+        m = self.model
+        params, xs, ref = jax.tree.map(
+            lambda leaf: jnp.asarray(leaf, jnp.float64), (m.params, m.xs, m.ref)
+        )
+        return replace(
+            self,
+            module=deepcopy(self.module).double(),
+            model=replace(m, params=params, xs=xs, ref=ref),
+            refs=self.refs.astype(np.float64),
+        )
 
     def game(self, index: int) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
         """Example `index` as a function of which of its groups show, with their number."""
