@@ -72,16 +72,14 @@ def draw(results: Json, path: Path) -> None:
     left, right = fig.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for index, (method, cells) in enumerate(methods.items()):
         shift = 0.85 * (index - (len(methods) - 1) / 2) / len(methods)
-        color, marker = f"C{index}", "osD^vPX*"[index % 8]
+        seen = pages.look(index) | {"ls": ""}
         quartiles = [statistics.quantiles(cells[family]["error"], n=4) for family in families]
         low, median, high = map(list, zip(*quartiles, strict=True))
         spread = [[m - q for m, q in zip(median, low, strict=True)],
                   [q - m for q, m in zip(high, median, strict=True)]]  # fmt: skip
         places = [place + shift for place in range(len(families))]
-        left.errorbar(
-            places, median, spread, fmt=marker, color=color, markersize=4, lw=1, label=method
-        )
-        right.plot(gradients(cells), statistics.median(errors(cells)), marker, color=color)
+        left.errorbar(places, median, spread, markersize=4, elinewidth=1, label=method, **seen)
+        right.plot(gradients(cells), statistics.median(errors(cells)), **seen)
     left.set_xticks(range(len(families)), families)
     left.set_ylim(0, 1.5)
     left.set_ylabel("distance from the Shapley values, ‖C − φ‖/‖φ‖")

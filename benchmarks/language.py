@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--examples", type=options.positive, help="of a task; default: 40; quick: 8"
     )
-    parser.add_argument("--steps", type=options.positive, help="default: 3000; quick: 300")
+    parser.add_argument("--steps", type=options.positive, help="default: 6000; quick: 300")
 
 
 # Tasks: prompts (n, LENGTH), answers (n,), and which tokens decide, the first of them above all.
@@ -171,7 +171,7 @@ def train(seed: int, steps: int) -> tuple[Any, dict[str, float]]:
     """Parameters that do all tasks, and how well on examples they have not seen."""
     rng = np.random.default_rng(seed)
     params = parameters(jax.random.key(seed))
-    warm = optax.warmup_cosine_decay_schedule(0.0, 3e-3, max(steps // 20, 1), steps)
+    warm = optax.warmup_cosine_decay_schedule(0.0, 4e-3, max(steps // 20, 1), steps)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(warm))
 
     def loss(params: Any, prompts: Array, answers: Array) -> Array:
@@ -382,7 +382,7 @@ def run(seeds: int, examples: int, steps: int, progress: bool) -> Json:
 
 
 def measure_all(args: argparse.Namespace) -> Json:
-    seeds, examples, steps = (1, 8, 300) if args.quick else (5, 40, 3000)
+    seeds, examples, steps = (1, 8, 300) if args.quick else (5, 40, 6000)
     return run(args.seeds or seeds, args.examples or examples, args.steps or steps, not args.quiet)
 
 

@@ -307,7 +307,7 @@ def figure(results: Json, path: Path) -> None:
             own = [c for c in cells if c["method"] == method]
             height = np.mean([c["area"][0] / ceiling[c["layer"], c["ablation"]] for c in own])
             time = np.median([c["time"] for c in own])
-            ax.scatter(time, height, s=60, color=f"C{i}", marker="os"[i >= 2], label=method)
+            ax.scatter(time, height, s=60, label=method, **pages.look(i))
         chance = [
             c["area"][0] / ceiling[c["layer"], c["ablation"]]
             for c in cells

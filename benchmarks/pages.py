@@ -19,3 +19,13 @@ def writer(
         path.with_suffix(".md").write_text(page(results, picture.name))
 
     return write
+
+
+# Okabe and Ito's colours, which the colour-blind tell apart, but for yellow on white.
+HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+MARKERS = "osD^vP*Xh<>dp"
+
+
+def look(index: int) -> dict[str, str]:
+    """Colour and marker of a figure's series: no two of 91 have both alike."""
+    return {"color": HUES[index % len(HUES)], "marker": MARKERS[index % len(MARKERS)]}

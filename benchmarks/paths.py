@@ -252,8 +252,8 @@ def figure(results: Json, path: Path) -> None:
         for index, (rule, n) in enumerate(cell["fixed"].items()):
             found = MOST * 1.25 if n is None else n
             handles += axis.plot(
-                place + 0.08 * (index - 2), found, "osD^v"[index], color=f"C{index}",
-                mfc="none" if n is None else f"C{index}", label=f"{rule}, for all examples",
+                place + 0.08 * (index - 2), found, ls="", label=f"{rule}, for all examples",
+                **pages.look(index), **({"mfc": "none"} if n is None else {}),
             )  # fmt: skip
     axis.axhline(MOST, color="0.8", lw=1, zorder=0)
     axis.text(-0.45, MOST * 1.35, f"hollow: more than {MOST}", va="bottom", size=8)

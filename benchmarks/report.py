@@ -315,7 +315,6 @@ def page(results: Json) -> str:
 
 def figure(results: Json, path: Path) -> None:
     """DeepLIFT's four costs in gradients, by model; every method's time in gradients."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     models = by_model(results)
@@ -323,17 +322,17 @@ def figure(results: Json, path: Path) -> None:
     heights = [0.4 * len(models) + 0.5, 0.23 * len(methods) + 0.5]
     fig = Figure(figsize=(9, sum(heights) + 1.6), layout="constrained")
     top, bottom = fig.subplots(2, 1, height_ratios=heights)
-    for index, (key, marker) in enumerate(zip(COSTS, "osD^", strict=True)):
+    for index, key in enumerate(COSTS):
         values = [
             ratios(cells[SUBJECT], cells[BASELINE])[key] if SUBJECT in cells else None
             for cells in models.values()
         ]
-        top.plot(_nan(values), _dodge(len(models), index), marker, label=COSTS[key])
+        places = _dodge(len(models), index)
+        top.plot(_nan(values), places, ls="", label=COSTS[key], **pages.look(index))
     top.set_title("DeepLIFT's costs")
     top.set_ylim(-0.5, len(models) - 0.5)
     top.set_xlim(left=0)
     top.set_yticks(range(len(models)), [title(name) for name in models])
-    colours = matplotlib.colormaps["tab10" if len(models) <= 10 else "tab20"].colors
     for index, (name, cells) in enumerate(models.items()):
         found = [
             time_ratio(cells[method], cells[BASELINE]) if method in cells else None
@@ -341,8 +340,7 @@ def figure(results: Json, path: Path) -> None:
         ]
         bottom.plot(
             _nan([ratio and ratio["median"] for ratio in found]), range(len(methods)),
-            "osDv^Px*<>"[index % 10], color=colours[index], markersize=5, alpha=0.8,
-            label=title(name),
+            ls="", markersize=5, alpha=0.8, label=title(name), **pages.look(index),
         )  # fmt: skip
     bottom.set_title("Time of every method")
     bottom.set_ylim(-0.7, len(methods) - 0.3)

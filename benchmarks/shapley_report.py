@@ -138,24 +138,27 @@ def figure(results: Json, path: Path) -> None:
         found = [interval(np.array(by_budget[b]["errors"])) for b in places if b in by_budget]
         mean, low, high = np.array(found).T
         own = [b for b in places if b in by_budget]
-        colour, marker = f"C{names.index(name) % 10}", "osD^vPX*"[names.index(name) % 8]
-        bold = {"lw": 3, "zorder": 5, "color": "k"} if name == DEFAULT else {"color": colour}
+        seen = pages.look(names.index(name))
+        if name == DEFAULT:
+            seen |= {"lw": 3, "zorder": 5, "color": "k"}
         style = "-" if name.startswith("jaxplain") else "--"
-        left.errorbar(
-            own, mean, [mean - low, high - mean], marker=marker, ls=style, ms=4, label=name, **bold
-        )
+        left.errorbar(own, mean, [mean - low, high - mean], ls=style, ms=4, label=name, **seen)
     left.set(xscale="log", yscale="log", xlabel="evaluations by player",
              ylabel="‖φ̂ - φ‖² / ‖φ‖², mean over games", title="error")  # fmt: skip
     left.set_xticks(places, [f"{b}n" for b in places])
     left.minorticks_off()
     networks = list(dict.fromkeys(cell["network"] for cell in results["times"]))
     timed = list(dict.fromkeys(cell["estimator"] for cell in results["times"]))[::-1]
-    for network, marker in zip(networks, "osD^v"[: len(networks)], strict=True):
+    for i, network in enumerate(networks):
         seconds = {
             c["estimator"]: c["seconds"] for c in results["times"] if c["network"] == network
         }
         right.plot(
-            [seconds.get(n, np.nan) for n in timed], range(len(timed)), marker, label=network
+            [seconds.get(n, np.nan) for n in timed],
+            range(len(timed)),
+            ls="",
+            label=network,
+            **pages.look(i),
         )
     right.set_yticks(range(len(timed)), timed, fontsize=8)
     right.set(xscale="log", xlabel="seconds",

@@ -200,14 +200,12 @@ def page(results: Json, image: str) -> str:
 
 def figure(results: Json, path: Path) -> None:
     """Every method's CPU time in gradients of its framework; crosses are incomplete."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     rows = {name: cells for name, cells in by_row(results).items() if name[0] != "gradient"}
     models = models_of(results)
     fig = Figure(figsize=(9, 0.27 * len(rows) + 1.5), layout="constrained")
     axis = fig.subplots()
-    colours = matplotlib.colormaps["tab10"].colors
     for index, model in enumerate(models):
         xs, ys, cross = [], [], []
         for place, cells in enumerate(rows.values()):
@@ -216,7 +214,8 @@ def figure(results: Json, path: Path) -> None:
                 xs.append(found["median"])
                 ys.append(place)
                 cross.append((cells[model]["error"] or 0) > INCOMPLETE)
-        axis.plot(xs, ys, "o", color=colours[index], label=title(model), alpha=0.8, markersize=5)
+        seen = pages.look(index)
+        axis.plot(xs, ys, ls="", label=title(model), alpha=0.8, markersize=5, **seen)
         axis.plot(
             [x for x, c in zip(xs, cross, strict=True) if c],
             [y for y, c in zip(ys, cross, strict=True) if c],
