@@ -38,8 +38,9 @@ def root(square: jax.Array) -> jax.Array:
 
 
 def wide_dtype(dtype: Any) -> Any:
-    """A floating dtype, or float32 where it has fewer digits than that."""
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+    """A floating dtype, or float32 where it has fewer digits than that; also where none is."""
+    enough = jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits >= 32
+    return jnp.dtype(dtype if enough else jnp.float32)
 
 
 def wide(y: jax.Array) -> jax.Array:

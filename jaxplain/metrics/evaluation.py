@@ -19,6 +19,7 @@ from jaxplain import _frames as frames
 from jaxplain._keys import checked
 from jaxplain._numerics.chunking import check_chunk, leading_size
 from jaxplain._numerics.loops import program
+from jaxplain._numerics.trees import wide
 from jaxplain.games.game import as_background
 from jaxplain.metrics._elsewhere import explain_everywhere
 from jaxplain.metrics._example import Example, Explain, fold, like_input
@@ -345,7 +346,7 @@ def _number(score: Any) -> Any:
             f"a table holds a number for each metric, and one returns an array {jnp.shape(score)}: "
             "aggregate its parts"
         )
-    return jnp.asarray(score, jnp.promote_types(jnp.result_type(score), jnp.float32))
+    return wide(jnp.asarray(score))
 
 
 def _per_example(arg: Any, count: int) -> Any:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._numerics.trees import wide, wide_dtype
 from jaxplain.surrogate.program import Equation
 
 Slope = Any  # None: constant, or not a real number, so that nothing flows through it
@@ -40,12 +41,12 @@ class Root:
     @functools.cached_property
     def one(self) -> Any:
         """Its own slope."""
-        return jnp.ones_like(self.value, _wide(self.value))
+        return jnp.ones_like(self.value, wide_dtype(self.value.dtype))
 
     @property
     def zero(self) -> Any:
         """The slope of what stands still."""
-        return jnp.zeros_like(self.value, _wide(self.value))
+        return jnp.zeros_like(self.value, wide_dtype(self.value.dtype))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,11 +140,7 @@ def change(x: Any, x0: Any) -> Any:
 
     What counts as infinite does so in the numbers' own precision.
     """
-    return stand_in(x).astype(_wide(x0)) - stand_in(x0).astype(_wide(x0))
-
-
-def _wide(array: Any) -> Any:
-    return jnp.promote_types(jnp.result_type(array), jnp.float32)
+    return wide(stand_in(x)) - wide(stand_in(x0))
 
 
 # So large that no sum with it tells it from ∞, and so small that neither its inverse nor its
@@ -206,7 +203,8 @@ def _widened(step: Step) -> Step:
     def widen(value: Any) -> Any:
         if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             return value
-        return kept.setdefault(id(value), jnp.asarray(value).astype(_wide(step.root.value)))
+        dtype = wide_dtype(step.root.value.dtype)
+        return kept.setdefault(id(value), jnp.asarray(value).astype(dtype))
 
     return dataclasses.replace(
         step,

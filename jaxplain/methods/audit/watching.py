@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxplain._numerics.trees import wide
 from jaxplain.methods.audit.choices import Choice, chosen
 from jaxplain.surrogate import compat, walk
 from jaxplain.surrogate.backward import attach
@@ -297,6 +298,5 @@ def _sums(multipliers: Any, changes: Any) -> list[Array]:
 
 
 def _product(multiplier: Any, change: Any) -> Any:
-    wide = jnp.promote_types(multiplier.dtype, float)
-    product = jnp.real(multiplier.astype(wide) * change.astype(wide))
+    product = jnp.real(wide(multiplier) * wide(change))
     return jnp.where(multiplier == 0, 0, product)  # of an infinity that nobody asks for

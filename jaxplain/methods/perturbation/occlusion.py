@@ -12,9 +12,10 @@ import numpy as np
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, weighted_sum
+from jaxplain._numerics.windows import after_a_change
 from jaxplain._types import Argnums, Explain, Function, Tree
-from jaxplain.games.game import shown_input
-from jaxplain.methods.perturbation.masking import behind, loss, placed
+from jaxplain.methods.perturbation.masking import behind, placed
+from jaxplain.surrogate import staging
 
 
 def occlusion(
@@ -60,11 +61,13 @@ def occlusion(
 
     @nothing_drawn
     def explain(*args: Any) -> Any:
-        shown = shown_input(f, args, argnums)
-        leaves, tree = jax.tree.flatten(shown.example)
+        x = staging.as_numbers(staging.pick(args, argnums))
+        value = staging.array(f, args, argnums)
+        leaves, tree = jax.tree.flatten(x)
+        refs = jax.tree.leaves(staging.as_reference(ref, x))
+        whole = value(x)
         sizes = _per_leaf(window, tree)
         steps = [strides] * len(leaves) if isinstance(strides, int) else _per_leaf(strides, tree)
-        lost = loss(shown, ref)
 
         def leaf(number: int) -> Any:
             shape = leaves[number].shape
@@ -81,6 +84,24 @@ def occlusion(
                 ],
             )
             corners = np.array(list(itertools.product(*starts)))
+            rest = shape[len(size) :]
+            after = after_a_change(
+                lambda leaf: value(tree.unflatten([*leaves[:number], leaf, *leaves[number + 1 :]])),
+                leaves[number],
+                (*size, *rest),
+            )
+
+            def covered_part(corner: Any) -> Any:
+                """What stands where the window is, as far as it is inside, and where that is."""
+                first = jnp.minimum(corner, np.subtract(shape[: len(size)], size))
+                start = jnp.concatenate([first, jnp.zeros(len(rest), first.dtype)])
+                cut = lambda leaf: jax.lax.dynamic_slice(leaf, list(start), (*size, *rest))
+                inside = [
+                    jnp.arange(width) >= low - begin
+                    for low, begin, width in zip(corner, first, size, strict=True)
+                ]
+                mask = behind(functools.reduce(jnp.logical_and.outer, inside), len(shape))
+                return jnp.where(mask, cut(refs[number]), cut(leaves[number])), start
 
             def drop(corner: Any) -> Any:
                 inside = [
@@ -89,9 +110,7 @@ def occlusion(
                 ]
                 mask = functools.reduce(jnp.logical_and.outer, inside)
                 mask = jnp.broadcast_to(behind(mask, len(shape)), shape)
-                masks = [jnp.zeros(leaf.shape, bool) for leaf in leaves]
-                masks[number] = mask
-                return placed(lost(jax.tree.unflatten(tree, masks)), mask)
+                return placed(whole - after(*covered_part(corner)), mask)
 
             total = weighted_sum(drop, jnp.asarray(corners), jnp.ones(len(corners)), chunk)
             count = behind(np.maximum(covered, 1), len(shape)).astype(total.dtype)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._numerics.trees import root as safe_root
+from jaxplain._numerics.trees import wide
 from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.program import Equation
 from jaxplain.surrogate.rules import pooling
@@ -48,7 +49,7 @@ def largest(
         count = jnp.maximum(jnp.sum(known, axes, keepdims=True), 1)
 
     def forward(active: Any, known: Any) -> Any:
-        means, variance = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in active[:2])
+        means, variance = map(wide, active[:2])
         mean_variance = jnp.sum(variance, axes, keepdims=True) / count
         scale = safe_root(floor + _SPREAD * nodes.spread(mean_variance))
         found, share = soft_maximum(sign * means, scale, inside)

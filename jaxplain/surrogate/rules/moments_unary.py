@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplain._numerics.trees import root as square_root
+from jaxplain._numerics.trees import wide
 from jaxplain.surrogate import compat
 from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.rules.chain import slope
@@ -49,7 +50,7 @@ def unary(expression: Expression, root: Moments, output: Function) -> Moments:
 
     def forward(active: Any, constants: Any) -> Any:
         means, variance, drift = active
-        found = statistics(expression, constants, _wide(means), nodes.spread(_wide(variance)))
+        found = statistics(expression, constants, wide(means), nodes.spread(wide(variance)))
         mean_slope = nodes.average(found.slope)
         dtype = output.dtype
         carried = (mean_slope * mean_slope * variance).astype(dtype)
@@ -232,21 +233,17 @@ def _slopes(expression: Expression, constants: Any, centre: Any, high: Any, low:
     between = lambda end, start: slope(expression, end, start, constants)
     for _ in range(3):
         between = jax.vmap(between)
-    return _wide(between(ends.astype(dtype), starts.astype(dtype)))
+    return wide(between(ends.astype(dtype), starts.astype(dtype)))
 
 
 def _at_nodes(expression: Expression, constants: Any) -> Callable[[Any], Any]:
     """The function at each node, in float32 at least."""
     at_node = jax.vmap(lambda array: expression.evaluate([array], constants))
-    return lambda array: _wide(at_node(array.astype(expression.roots[0].dtype)))
+    return lambda array: wide(at_node(array.astype(expression.roots[0].dtype)))
 
 
 def _with_derivative(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda array: jax.jvp(function, (array,), (jnp.ones_like(array),))
-
-
-def _wide(array: Any) -> Any:
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def _column(numbers: Any, like: Any) -> Any:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxplain._numerics.trees import wide, wide_dtype
 from jaxplain._quadrature import gauss_legendre
 from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.divided_difference import difference, stand_in
@@ -145,7 +146,7 @@ def completed(
     rounding = _rounding(jnp.sum, cotangents, outputs) + _rounding(jnp.sum, multipliers, operands)
     nothing = jnp.zeros_like(missing)
     missing *= _share(missing, nothing, nothing, rounding)
-    corrected = _corrected(jnp.sum, list(map(_wide, multipliers)), deltas, missing)
+    corrected = _corrected(jnp.sum, list(map(wide, multipliers)), deltas, missing)
     return [m.astype(d.dtype) for m, d in zip(corrected, deltas, strict=True)]
 
 
@@ -160,16 +161,18 @@ def _uncancelled(
     size = _sizes(items, multipliers, deltas)
     lost = size > _MASK * (1 + changed)
     share = jnp.where(lost, total / jnp.where(lost, size, 1), 0)
-    return [
-        jnp.where(_spread(lost, m) != 0, _spread(share, m) * jnp.abs(m) * jnp.sign(_wide(d)), m)
-        for m, d in zip(multipliers, deltas, strict=True)
-    ]
+
+    def shared(m: Array, d: Array) -> Array:
+        size = jnp.abs(m).astype(wide(m).dtype)
+        return jnp.where(_spread(lost, m) != 0, _spread(share, m) * size * jnp.sign(wide(d)), m)
+
+    return list(map(shared, multipliers, deltas))
 
 
 def _sizes(items: Items, multipliers: Arrays, deltas: Arrays) -> Array:
     """Σ|mΔ| of each item."""
     pairs = zip(multipliers, deltas, strict=True)
-    return _total(items, [jnp.abs(_wide(m) * _wide(d)) for m, d in pairs])
+    return _total(items, [jnp.abs(wide(m) * wide(d)) for m, d in pairs])
 
 
 def _segment(values: Arrays, references: Arrays) -> tuple[Arrays, Arrays]:
@@ -204,7 +207,7 @@ def _integral(
         return jax.tree.map(jnp.add, sums, terms), None
 
     nothing = jnp.zeros_like(_inner(items, deltas, deltas))
-    zeros = list(map(jnp.zeros_like, map(_wide, deltas)))
+    zeros = list(map(jnp.zeros_like, map(wide, deltas)))
     nodes = tuple(map(jnp.asarray, _nested(count)))
     return jax.lax.scan(add, (zeros, nothing, nothing, nothing), nodes)[0]
 
@@ -242,9 +245,9 @@ def _rounding(items: Items, factors: Arrays, ends: tuple[Arrays, Arrays]) -> Arr
     """eps Σ |factor| (|v| + |v0|) of each item, over what is finite."""
     terms = []
     for factor, v, v0 in zip(factors, *ends, strict=True):
-        size = _wide(jnp.abs(v)) + _wide(jnp.abs(v0))
+        size = wide(jnp.abs(v)) + wide(jnp.abs(v0))
         size = float(jnp.finfo(v.dtype).eps) * jnp.where(jnp.isfinite(size), size, 0)
-        terms.append(_wide(jnp.abs(factor)) * size)
+        terms.append(wide(jnp.abs(factor)) * size)
     return _total(items, terms)
 
 
@@ -256,7 +259,7 @@ def _corrected(items: Items, multipliers: Arrays, deltas: Arrays, missing: Array
     size = _total(items, [jnp.abs(d) for d in deltas])
     moved = size > 0
     size = jnp.where(moved, size, 1)
-    units = [_wide(d) / _spread(size, d) for d in deltas]
+    units = [wide(d) / _spread(size, d) for d in deltas]
     norm = _inner(items, units, list(map(jnp.conj, units)))
     step = jnp.where(moved, missing / size / jnp.where(moved, norm, 1), 0)
     return [m + _spread(step, u) * jnp.conj(u) for m, u in zip(multipliers, units, strict=True)]
@@ -264,29 +267,24 @@ def _corrected(items: Items, multipliers: Arrays, deltas: Arrays, missing: Array
 
 def _inner(items: Items, left: Arrays, right: Arrays) -> Array:
     """Re⟨left, right⟩ of each item of the batch that the function works on; 0 · ∞ is 0."""
-    wide = [(_wide(a), _wide(b)) for a, b in zip(left, right, strict=True)]
-    return _total(items, [jnp.real(jnp.where(a == 0, 0, a * b)) for a, b in wide])
+    pairs = [(wide(a), wide(b)) for a, b in zip(left, right, strict=True)]
+    return _total(items, [jnp.real(jnp.where(a == 0, 0, a * b)) for a, b in pairs])
 
 
 def _total(items: Items, arrays: Arrays) -> Array:
-    dtype = jnp.result_type(jnp.float32, *(a.dtype for a in arrays))
+    dtype = max((wide_dtype(a.dtype) for a in arrays), key=lambda dtype: jnp.finfo(dtype).bits)
     return functools.reduce(jnp.add, [items(a.astype(dtype)) for a in arrays])
 
 
 def _spread(item: Array, array: Array) -> Array:
     """An item's number for every element of the item, in the array's dtype."""
     item = item.reshape(item.shape + (1,) * (array.ndim - item.ndim))
-    return item.astype(_wide(array).dtype)
+    return item.astype(wide(array).dtype)
 
 
 def _times(number: Array, array: Array) -> Array:
-    wide = _wide(array)
-    return number.astype(wide.dtype) * wide
-
-
-def _wide(array: Array) -> Array:
-    """In float32 at least: sums of half precision would lose what they are to find."""
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    array = wide(array)
+    return number.astype(array.dtype) * array
 
 
 def _sum_items(equation: Equation, product: Array) -> Array:

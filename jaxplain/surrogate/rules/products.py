@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._numerics.trees import wide
 from jaxplain._quadrature import gauss_legendre
 from jaxplain.surrogate.backward import scaled, with_backward
 from jaxplain.surrogate.program import Equation
@@ -200,8 +201,7 @@ def pair_haste(
 
 def total_size(array: Any, axes: Sequence[int], keepdims: bool = False) -> Any:
     """Σ|v| along the axes: what sizes of one factor are compared by, whatever their number."""
-    wide = array.astype(jnp.promote_types(array.dtype, jnp.float32))
-    return jnp.sum(jnp.abs(wide), axes, keepdims=keepdims)
+    return jnp.sum(jnp.abs(wide(array)), axes, keepdims=keepdims)
 
 
 def _ordered(values: Sequence[Any], references: Sequence[Any], haste: Any) -> list[Any]:
@@ -262,9 +262,8 @@ def array_slopes(x: Any, x0: Any, axes: Sequence[int]) -> Any:
 
     Of more factors than the quadrature is exact for, what it misses goes to them by their Δ.
     """
-    wide = jnp.promote_types(x.dtype, jnp.float32)
     front = range(len(axes))
-    moved = [jnp.moveaxis(end.astype(wide), axes, front) for end in (x, x0)]
+    moved = [jnp.moveaxis(wide(end), axes, front) for end in (x, x0)]
     shape, count = moved[0].shape, math.prod(moved[0].shape[: len(axes)])
     v, v0 = (end.reshape(count, *shape[len(axes) :]) for end in moved)
     others, others0 = _all_but_each(v), _all_but_each(v0)
@@ -273,7 +272,7 @@ def array_slopes(x: Any, x0: Any, axes: Sequence[int]) -> Any:
     points, weights = map(jnp.asarray, gauss_legendre(min(math.ceil(count / 2), _MOST_NODES)))
 
     def add(total: Any, node: Any) -> tuple[Any, None]:
-        t, weight = (number.astype(wide) for number in node)
+        t, weight = (number.astype(v.dtype) for number in node)
         for late in (False, True):
             speed = 1 - h if late else 1 + h
             total += weight / 2 * speed * _all_but_each(_lerp(v, v0, _time(t, h, late)))
@@ -319,7 +318,7 @@ def own_haste(values: Sequence[Any], references: Sequence[Any], i: int) -> Any:
     others = functools.reduce(jnp.multiply, [*values[:i], *values[i + 1 :]])
     others0 = functools.reduce(jnp.multiply, [*references[:i], *references[i + 1 :]])
     ends = [others, others0, values[i], references[i]]
-    others, others0, v, v0 = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in ends)
+    others, others0, v, v0 = map(wide, ends)
     sizes, sizes0 = [jnp.abs(v), jnp.abs(others)], [jnp.abs(v0), jnp.abs(others0)]
     return haste(sizes, sizes0, [jnp.abs(v - v0), jnp.abs(others - others0)], 0)
 

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._numerics.trees import wide
 from jaxplain._patterns import inside
 from jaxplain.surrogate import compat, patterns, primitives
 from jaxplain.surrogate.backward import attach, refused_late, scaled
@@ -236,8 +237,7 @@ def _identity(node: Chain, begin: Any, z: Relevant) -> Relevant:
 
     def forward(z: Any, constants: Any) -> tuple[Any, Any]:
         y, zero = steps(z, constants), z == 0
-        wide = jnp.promote_types(z.dtype, jnp.float32)
-        ratio = y.astype(wide) / jnp.where(zero, 1, z).astype(wide)
+        ratio = wide(y) / wide(jnp.where(zero, 1, z))
         return y, jnp.where(zero, 0, ratio)
 
     y = scaled(forward)(z.value, steps.constants)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxplain._numerics.trees import wide
 from jaxplain.surrogate import compat, divided_difference
 from jaxplain.surrogate.backward import with_backward
 from jaxplain.surrogate.divided_difference import difference, stand_in
@@ -34,7 +35,7 @@ def _probabilities(
     """
 
     def log_softmax(x: Any) -> Any:
-        x = _floored(x).astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = wide(_floored(x))
         if weight is None:
             return jax.nn.log_softmax(x, axis=axes)
         return stand_in(x - logsumexp_of(x, weight, axes=axes, signed=signed))
@@ -128,7 +129,7 @@ def _softmax_backward(saved: Any, cotangent: Any, axes: Axes) -> Any:
     the a by which those that stay contribute nothing.
     """
     means, far = saved
-    means = means.astype(jnp.promote_types(means.dtype, jnp.float32))
+    means = wide(means)
     cotangent = cotangent.astype(means.dtype)
     centred = cotangent - jnp.where(far, 0, _at_largest(means, cotangent, axes))
     stays = jnp.abs(means) > 1 / _FAR  # beyond any Δp/Δx of a far shift
@@ -183,13 +184,13 @@ def _logsumexp_means(logits: Ends, ends: Ends, axes: Axes, weighting: Any) -> An
     means = means / _sum(means, axes)
     moved = _sum(jnp.abs(means * delta), axes)
     far = moved > _bound(_FAR, moved)
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    y, y0 = (jnp.reshape(stand_in(end).astype(wide), far.shape) for end in ends)
+    y, y0 = (jnp.reshape(wide(stand_in(end)), far.shape) for end in ends)
     top = jnp.maximum(y, y0)
     total, total0 = jnp.exp(y - top), jnp.exp(y0 - top)
-    _, _, p, p0 = _probabilities(*logits, axes, *weighting)
+    p, p0 = map(wide, _probabilities(*logits, axes, *weighting)[2:])
     change = p * total - p0 * total0
-    change = change if weight is None else jnp.where(weight == 0, 0, weight * change)
+    if weight is not None:
+        change = jnp.where(weight == 0, 0, weight.astype(change.dtype) * change)
     slope = 1 / divided_difference.exp(y - top, y0 - top, total, total0)
     apart = jnp.where(delta == 0, 0, change * slope / jnp.where(delta == 0, 1, delta))
     return jnp.where(far, apart.astype(x.dtype), means)
@@ -215,8 +216,8 @@ def _shifted_backward(saved: Any, cotangent: Any, axes: Axes) -> Any:
     (far, shift), delta = _far(x, x0, axes), difference(x, x0)
     rises = shift > 0
     end = compat.apart(jnp.where(rises, x, x0))
-    wins = end == jnp.max(end, axis=axes, keepdims=True)
-    wins = wins / jnp.maximum(_sum(wins.astype(x.dtype), axes), 1)
+    wins = (end == jnp.max(end, axis=axes, keepdims=True)).astype(x.dtype)
+    wins = wins / jnp.maximum(_sum(wins, axes), 1)
     own = _sum(wins * delta, axes)
     share = wins * jnp.where(own == 0, 1, shift / jnp.where(own == 0, 1, own))
     change, change0 = (stand_in(v) - jnp.max(stand_in(v), axis=axes, keepdims=True) for v in saved)
