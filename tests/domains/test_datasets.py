@@ -226,6 +226,10 @@ def test_bed(genome, tmp_path):
     names, sequences = datasets.bed(peaks, genome)
     assert names == ["chr1:1-4", "peak", "all"]
     assert sequences == ["ACC", "TRYnacgtGT", "T" * 10]
+    ten = 'peak\t0\t-\t1.5\tNA\t-1\t"4'  # a narrowPeak file's other columns
+    header = 'track type=narrowPeak description="a b c d e f g h i j k l"'
+    peaks.write_text(f"{header}\nchr1\t1\t4\n\n{header}\nchr1\t8\t18\t{ten}\n")
+    assert datasets.bed(peaks, genome).sequences == ["ACC", "TRYnacgtGT"]
     peaks.write_text("chr1\t1\t4\nchr1\t8\t18\t.\t0\t-\n")
     assert datasets.bed(peaks, genome, length=4).sequences == ["AACC", "nacg"]
 
