@@ -93,8 +93,7 @@ def mnist(path: str | os.PathLike[str] | None = None, *, split: str = "train") -
 
     They are looked for in `path`, else in the folder that the environment variable JAXPLAIN_DATA
     names, else in the user's cache. Where they are not in one of the latter two they are downloaded
-    there once: a broken download goes on where it stopped, checksums are compared, and a file is
-    whole or not there.
+    there once, by pooch: checksums are compared, and a file is whole or not there.
 
     Args:
       path: a folder with the IDX files (train-images-idx3-ubyte ...), as they are or with .gz.
@@ -105,6 +104,8 @@ def mnist(path: str | os.PathLike[str] | None = None, *, split: str = "train") -
 
     Raises:
       FileNotFoundError: a file is not in `path`.
+      ModuleNotFoundError: it is to be downloaded, and pooch is not installed:
+        `pip install "jaxplain[demo]"`.
       ConnectionError: a file could not be downloaded; the message names what to do offline.
       ValueError: a file is broken or truncated, or is not what its name says; an unknown split.
 

@@ -258,19 +258,17 @@ def ablate(
     check_samples(samples)
     given = read(refs)
 
-    def explain(*args: Any, key: Key | None = None, **unknown: Any) -> Any:
-        if unknown:
-            raise surplus(unknown, "there is nothing of that name")
+    def explain(*args: Any, key: Key | None = None) -> Any:
         x = as_one_hot(staging.pick(args, argnums), (2,))
         if first.min() < 0 or last.max() > len(x):
             raise ValueError(
                 f"stretches from {first.min()} to {last.max()} reach beyond a sequence of {len(x)}"
             )
-        if refs is None or callable(refs):
-            key = checked(key, "what takes the place of a stretch")
-        elif key is not None:
+        is_drawn = given is None or callable(given)
+        if key is not None and not is_drawn:
             raise surplus(["key"], "refs are given")
-        others = given(x, key) if callable(given) else given
+        drawn: Any = checked(key, "what takes the place of a stretch") if is_drawn else None
+        others = given(x, drawn) if callable(given) else given
         if others is not None:
             others = as_one_hot(others, (3,))
             if others.shape[1:] != x.shape:
@@ -279,22 +277,17 @@ def ablate(
         whole, places = value(x), jnp.arange(len(x))
 
         def loss(stretch: Any) -> Any:
-            start, end, own = stretch
+            start, end, number = stretch
             inside = (start <= places) & (places < end)
+            instead = others
+            if instead is None:
+                orders = jax.random.split(jax.random.fold_in(drawn, number), samples)
+                instead = jax.vmap(lambda key: _shuffled(x, inside, key))(orders)
+            without = jax.vmap(lambda other: value(jnp.where(inside[:, None], other, x)))
+            return whole - without(instead).mean(0)
 
-            def without(other: Any) -> Any:
-                return value(jnp.where(inside[:, None], other, x))
-
-            if others is None:
-                orders = jax.random.split(own, samples)
-                replaced = jax.vmap(lambda key: without(_shuffled(x, inside, key)))(orders)
-            else:
-                replaced = jax.vmap(without)(others)
-            return whole - replaced.mean(0)
-
-        count = max(first.size, 1)
-        keys = jax.random.split(key, count) if others is None else jnp.zeros(count)
-        losses = chunked_map(loss, (first.reshape(-1), last.reshape(-1), keys), chunk)
+        stretches = first.reshape(-1), last.reshape(-1), np.arange(first.size)
+        losses = chunked_map(loss, stretches, chunk)
         return losses[0] if first.ndim == 0 else losses
 
     return explain
