@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain._keys import checked, nothing_drawn, surplus
+from jaxplain._keys import drawn, nothing_drawn
 from jaxplain._numerics.chunking import check_samples, chunked_map
-from jaxplain._types import Explain, Function, Key, Tree
+from jaxplain._types import Explain, Function, Tree
 from jaxplain.genomics.onehot import BASES, as_one_hot, read
 from jaxplain.surrogate import staging
 
@@ -257,18 +257,15 @@ def ablate(
         raise ValueError(f"stretches have starts below their ends: {first} and {last}")
     check_samples(samples)
     given = read(refs)
+    is_drawn = given is None or callable(given)
 
-    def explain(*args: Any, key: Key | None = None) -> Any:
+    def explain(*args: Any, key: Any = None) -> Any:
         x = as_one_hot(staging.pick(args, argnums), (2,))
         if first.min() < 0 or last.max() > len(x):
             raise ValueError(
                 f"stretches from {first.min()} to {last.max()} reach beyond a sequence of {len(x)}"
             )
-        is_drawn = given is None or callable(given)
-        if key is not None and not is_drawn:
-            raise surplus(["key"], "refs are given")
-        drawn: Any = checked(key, "what takes the place of a stretch") if is_drawn else None
-        others = given(x, drawn) if callable(given) else given
+        others = given(x, key) if callable(given) else given
         if others is not None:
             others = as_one_hot(others, (3,))
             if others.shape[1:] != x.shape:
@@ -281,8 +278,8 @@ def ablate(
             inside = (start <= places) & (places < end)
             instead = others
             if instead is None:
-                orders = jax.random.split(jax.random.fold_in(drawn, number), samples)
-                instead = jax.vmap(lambda key: _shuffled(x, inside, key))(orders)
+                orders = jax.random.split(jax.random.fold_in(key, number), samples)
+                instead = jax.vmap(lambda order: _shuffled(x, inside, order))(orders)
             without = jax.vmap(lambda other: value(jnp.where(inside[:, None], other, x)))
             return whole - without(instead).mean(0)
 
@@ -290,7 +287,9 @@ def ablate(
         losses = chunked_map(loss, stretches, chunk)
         return losses[0] if first.ndim == 0 else losses
 
-    return explain
+    if is_drawn:
+        return drawn("what takes the place of a stretch")(explain)
+    return nothing_drawn(explain, "refs are given")
 
 
 def _shuffled(x: Any, inside: Any, key: Any) -> Any:
