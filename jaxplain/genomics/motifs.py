@@ -101,8 +101,7 @@ def annotate(found: Seqlets, xs: Any, motifs: Mapping[str, Any], *, nearest: int
 
     Args:
       found: what `seqlets` returned. A flank of a few bases makes room for a motif.
-      xs: the sequences that they are in, (n, length, 4) or n strings; or scores of all bases that
-        aren't negative.
+      xs: the sequences that they are in, (n, length, 4) or n strings.
       motifs: {name: probabilities (width, 4)}, as `read_meme` returns.
       nearest: how many motifs are named for each seqlet.
 
@@ -114,8 +113,8 @@ def annotate(found: Seqlets, xs: Any, motifs: Mapping[str, Any], *, nearest: int
       ValueError: shapes that don't fit; fewer motifs than `nearest`, or `nearest` < 1.
 
     Example:
-      >>> import numpy as np, jaxplain as jxp
-      >>> found = jxp.genomics.seqlets(np.eye(1, 90, 40).repeat(8, 0), window=5, flank=3)
+      >>> import jaxplain as jxp
+      >>> found = jxp.genomics.seqlets(contributions, flank=3)  # doctest: +SKIP
       >>> motifs = jxp.genomics.read_meme("jaspar.meme")  # doctest: +SKIP
       >>> jxp.genomics.annotate(found, xs, motifs).name  # doctest: +SKIP
       array([['MA0035.4 GATA1']], dtype='<U14')
