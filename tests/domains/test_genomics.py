@@ -310,6 +310,12 @@ def test_heads_of_a_model_are_found(kind):
     assert genomics.profile(heads, 0)(xs[0]) == expected
 
 
+def test_a_model_of_two_heads_is_explained():
+    explain = lambda f: genomics.deeplift_shap(f, xs[:2])(xs[:1])
+    found = explain(genomics.count(lambda x: dict(profile=model(x)[0], counts=model(x)[1]), 0))
+    np.testing.assert_allclose(found, explain(f), atol=1e-6)
+
+
 def test_a_head_has_a_name_or_a_place():
     profile, counts = model(xs[0])
     tasks = lambda x: {"a": counts, "b": {"counts": counts + 1}, "profile": profile}
@@ -392,6 +398,9 @@ def test_files_for_modisco(tmp_path):
         read = np.load(path)["arr_0"]
         assert read.shape == (5, 4, LENGTH) and read.dtype == np.float32
         np.testing.assert_allclose(read, np.asarray(expected).transpose(0, 2, 1))
+    text = genomics.decode(np.asarray(xs))
+    again, _ = genomics.to_modisco(text, hypothetical, tmp_path / "of text")
+    np.testing.assert_array_equal(np.load(again)["arr_0"], np.load(ohe)["arr_0"])
 
 
 @pytest.mark.parametrize(
