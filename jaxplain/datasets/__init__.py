@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import math
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -24,6 +27,7 @@ _MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
+_NO_INTERVAL = re.compile(r"^(#|track\b|browser\b).*$", re.MULTILINE)  # of a BED file's lines
 _UNSIGNED_BYTES = 8  # IDX's code for the type of MNIST's numbers
 _INK = 16  # of scikit-learn's digits, at most
 
@@ -89,8 +93,7 @@ def mnist(path: str | os.PathLike[str] | None = None, *, split: str = "train") -
 
     They are looked for in `path`, else in the folder that the environment variable JAXPLAIN_DATA
     names, else in the user's cache. Where they are not in one of the latter two they are downloaded
-    there once: a broken download goes on where it stopped, checksums are compared, and a file is
-    whole or not there.
+    there once, by pooch: checksums are compared, and a file is whole or not there.
 
     Args:
       path: a folder with the IDX files (train-images-idx3-ubyte ...), as they are or with .gz.
@@ -101,6 +104,8 @@ def mnist(path: str | os.PathLike[str] | None = None, *, split: str = "train") -
 
     Raises:
       FileNotFoundError: a file is not in `path`.
+      ModuleNotFoundError: it is to be downloaded, and pooch is not installed:
+        `pip install "jaxplain[demo]"`.
       ConnectionError: a file could not be downloaded; the message names what to do offline.
       ValueError: a file is broken or truncated, or is not what its name says; an unknown split.
 
@@ -296,7 +301,7 @@ def bed(
       Names (the fourth column, else "chr1:10-20") and sequences, as text.
 
     Raises:
-      ModuleNotFoundError: pyfaidx is not installed.
+      ModuleNotFoundError: bioframe or pyfaidx is not installed: `pip install "jaxplain[genomics]"`.
       ValueError: a line that is no interval, an unknown chromosome, or bases beyond its ends, with
         the line's number; no interval in it; as `fasta`.
       pyfaidx.FastaNotFoundError: no such genome.
@@ -310,13 +315,21 @@ def bed(
       ...     jxp.datasets.bed(peaks, genome)
       Named(names=['chr1:1-4', 'peak'], sequences=['ACC', 'GGT'])
     """
+    import bioframe
+
+    # Lines without an interval are kept, empty, for the others' numbers.
+    text = _NO_INTERVAL.sub("", Path(path).read_text(encoding="utf-8"))
+    table = bioframe.read_table(
+        io.StringIO(text), schema="bed12", sep=r"\s+", dtype=str, keep_default_na=False,
+        skip_blank_lines=False, quoting=csv.QUOTE_NONE,
+    )  # fmt: skip
     found = Named([], [])
-    with _open_fasta(genome) as file, open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip() or line.startswith(("#", "track", "browser")):
+    with _open_fasta(genome) as file:
+        for number, fields in enumerate(table.fillna("").itertuples(index=False), 1):
+            if not fields.chrom:
                 continue
             try:
-                name, sequence = _interval(line, file, length)
+                name, sequence = _sequence_of(fields, file, length)
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
             found.names.append(name)
@@ -326,25 +339,25 @@ def bed(
     return found
 
 
-def _interval(line: str, genome: Any, length: int | None) -> tuple[str, str]:
-    """A BED line's name and sequence."""
-    fields = line.split()
-    if len(fields) < 3 or not (fields[1].isdecimal() and fields[2].isdecimal()):
-        raise ValueError(f"{line.strip()!r} is not chromosome, start and end")
-    chromosome, start, end = fields[0], int(fields[1]), int(fields[2])
-    if chromosome not in genome:
+def _sequence_of(fields: Any, genome: Any, length: int | None) -> tuple[str, str]:
+    """The name and the sequence of a BED line's fields."""
+    if not (fields.start.isdecimal() and fields.end.isdecimal()):
+        line = " ".join(filter(None, fields))
+        raise ValueError(f"{line!r} is not chromosome, start and end")
+    start, end = int(fields.start), int(fields.end)
+    if fields.chrom not in genome:
         raise ValueError(
-            f"no chromosome {chromosome!r} in the genome, which has {[*genome.keys()]}"
+            f"no chromosome {fields.chrom!r} in the genome, which has {[*genome.keys()]}"
         )
-    name = fields[3] if len(fields) > 3 else f"{chromosome}:{start}-{end}"
+    name = fields.name or f"{fields.chrom}:{start}-{end}"
     if length is not None:
         start = (start + end) // 2 - length // 2
         end = start + length
-    whole = len(genome[chromosome])
+    whole = len(genome[fields.chrom])
     if not 0 <= start < end <= whole:
-        raise ValueError(f"{start}-{end} is not inside {chromosome}, which has {whole} bases")
-    sequence = genome[chromosome][start:end]
-    return name, str(-sequence if fields[5:6] == ["-"] else sequence)
+        raise ValueError(f"{start}-{end} is not inside {fields.chrom}, which has {whole} bases")
+    sequence = genome[fields.chrom][start:end]
+    return name, str(-sequence if fields.strand == "-" else sequence)
 
 
 def _open_fasta(path: str | os.PathLike[str]) -> Any:

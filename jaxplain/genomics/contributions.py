@@ -13,7 +13,7 @@ from jaxplain._keys import checked, surplus
 from jaxplain._numerics.chunking import leading_size
 from jaxplain._types import Explain, Function, Key, Tree
 from jaxplain.combinators import expected
-from jaxplain.genomics.onehot import check_shape, of_floats
+from jaxplain.genomics.onehot import check_shape, of_any, read
 from jaxplain.methods.deeplift import deeplift
 from jaxplain.methods.deeplift_shap import deeplift_shap as of_one
 from jaxplain.references import dinucleotide_shuffle
@@ -34,9 +34,10 @@ def hypothetical_contributions(
     H_la = E_r[Σ_b m_lb (1{a=b} - r_lb)], over references r with their DeepLIFT multipliers m.
 
     Args:
-      f: `f(x, *args)` → scalar; x a one-hot sequence (length, letters).
-      refs: references along a leading axis, or a function `refs(x, key)` that returns them, such as
-        `functools.partial(jaxplain.references.dinucleotide_shuffle, samples=20)`.
+      f: `f(x, *args)` → scalar; x a one-hot sequence (length, letters), given also as a string.
+      refs: references along a leading axis, strings of one length, or a function `refs(x, key)`
+        that returns references, such as `functools.partial(
+        jaxplain.references.dinucleotide_shuffle, samples=20)`.
       chunk: how many references are in memory at once; None all.
       standard_error: also return the standard error of the mean, as a pair (mean, error).
       rules: as in `jaxplain.deeplift`.
@@ -52,9 +53,8 @@ def hypothetical_contributions(
 
     Example:
       >>> import jax.numpy as jnp, jaxplain as jxp
-      >>> x, refs = jxp.genomics.one_hot("G"), jxp.genomics.one_hot(["A", "C"])
       >>> f = lambda x: (x @ jnp.arange(4.0)).sum()
-      >>> jxp.genomics.hypothetical_contributions(f, refs)(x)
+      >>> jxp.genomics.hypothetical_contributions(f, ["A", "C"])("G")
       Array([[-0.5,  0.5,  1.5,  2.5]], dtype=float32)
 
     Source: Shrikumar et al., "TF-MoDISco", arXiv 1811.00416, section 2 (hypothetical
@@ -71,9 +71,9 @@ def hypothetical_contributions(
         return explain
 
     hypothetical = expected(method)(
-        f, refs, chunk=chunk, standard_error=standard_error, rules=rules, argnums=argnums
+        f, read(refs), chunk=chunk, standard_error=standard_error, rules=rules, argnums=argnums
     )
-    return of_floats(hypothetical, argnums)
+    return of_any(hypothetical, argnums)
 
 
 def deeplift_shap(
@@ -94,7 +94,7 @@ def deeplift_shap(
       f: `f(x, *args)` → scalar; x one one-hot sequence (length, 4) of floats, whatever type xs are
         stored in.
       refs: None, `samples` dinucleotide shuffles of each sequence; a function `refs(x, key)`; or
-        references for all, (references, length, 4).
+        references for all, (references, length, 4) or strings.
       samples: how many shuffles, where refs is None.
       hypothetical: the scores of all bases that might be there, as `hypothetical_contributions`.
       batch: how many sequences are in memory at once.
@@ -102,9 +102,10 @@ def deeplift_shap(
         `standard_error`, and but for hypothetical ones `multiply`, `return_gap`.
 
     Returns:
-      `explain(xs, *args, key=)` → contributions (n, length, 4) of xs (n, length, 4). Each of args
-      has a leading axis of n, too. A sequence's contributions sum to f(x) - E_r[f(r)]. The key
-      is for shuffles, and for a refs that is a function; the same key gives the same result.
+      `explain(xs, *args, key=)` → contributions (n, length, 4) of xs, (n, length, 4) or n strings
+      of one length. Each of args has a leading axis of n, too. A sequence's contributions sum to
+      f(x) - E_r[f(r)]. The key is for shuffles, and for a refs that is a function; the same key
+      gives the same result.
       `explain(xs, *args, refs=)` takes each sequence's own references, (n, references, length, 4).
 
     Raises:
@@ -112,11 +113,10 @@ def deeplift_shap(
       TypeError: a key where refs are arrays, none where they are drawn.
 
     Example:
-      >>> import jax, jax.numpy as jnp, jaxplain as jxp
-      >>> xs = jxp.genomics.one_hot(["ACGGATAAGC", "TTGATAACGA", "CCATGCATGA"])
+      >>> import jax, jaxplain as jxp
       >>> f = lambda x: jax.nn.relu(x[:, 2].sum() - 1)
       >>> explain = jxp.genomics.deeplift_shap(f, batch=2)
-      >>> explain(xs, key=jax.random.key(0)).shape
+      >>> explain(["ACGGATAAGC", "TTGATAACGA", "CCATGCATGA"], key=jax.random.key(0)).shape
       (3, 10, 4)
 
     Source: Lundberg & Lee, arXiv 1705.07874, section 4.2.
@@ -139,9 +139,10 @@ def deeplift_shap(
         # What a network computes of shared references alone is computed once for all sequences.
         return jax.vmap(explain, in_axes=(0, None if is_shared else 0))(items, own)
 
-    given = refs
+    given = read(refs)
 
     def explain(xs: Tree, *args: Any, key: Key | None = None, refs: Tree = None) -> Any:
+        xs = read(xs)
         # An array of NumPy's stays where it is, but for the batch at hand.
         xs = xs if isinstance(xs, np.ndarray) else staging.as_numbers(xs)
         check_shape(xs, (3,))

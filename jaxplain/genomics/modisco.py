@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxplain._types import Tree
-from jaxplain.genomics.onehot import check_one_hot, check_shape
+from jaxplain.genomics.onehot import check_one_hot, check_shape, read
 
 
 def to_modisco(xs: Tree, hypothetical: Any, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
@@ -19,7 +19,7 @@ def to_modisco(xs: Tree, hypothetical: Any, folder: str | os.PathLike[str]) -> t
     the middle (400 where it isn't told): give it the sequences' length, or less.
 
     Args:
-      xs: one-hot sequences (n, length, 4); N is a row of zeros.
+      xs: sequences, one-hot (n, length, 4) or n strings; N is a row of zeros.
       hypothetical: the contributions that all bases would have, (n, length, 4), as
         `hypothetical_contributions` or `deeplift_shap(..., hypothetical=True)` return.
       folder: where to; made where it is missing.
@@ -41,7 +41,7 @@ def to_modisco(xs: Tree, hypothetical: Any, folder: str | os.PathLike[str]) -> t
 
     Source: Shrikumar et al., "TF-MoDISco", arXiv 1811.00416; the format is modisco-lite's.
     """
-    xs, scores = check_one_hot(xs), np.asarray(hypothetical)
+    xs, scores = check_one_hot(read(xs)), np.asarray(hypothetical)
     check_shape(xs, (3,))
     if scores.shape != xs.shape:
         raise ValueError(f"xs are {xs.shape} and their scores {scores.shape}: shapes must agree")

@@ -101,11 +101,11 @@ def check_one_hot(x: Tree) -> np.ndarray:
     return x
 
 
-def of_floats(explain: Function, argnums: int) -> Explain:
-    """The explanation of sequences that may be stored as integers or booleans."""
+def of_any(explain: Function, argnums: int) -> Explain:
+    """The explanation of sequences that may be letters, or stored as integers or booleans."""
 
     def explain_any(*args: Any, **options: Any) -> Any:
-        x = staging.as_floats(staging.pick(args, argnums))
+        x = staging.as_floats(read(staging.pick(args, argnums)))
         return explain(*staging.place(args, argnums, x), **options)
 
     return explain_any
@@ -113,12 +113,16 @@ def of_floats(explain: Function, argnums: int) -> Explain:
 
 def as_one_hot(x: Tree, ndims: tuple[int, ...]) -> Any:
     """A one-hot array, or letters, as floats."""
-    letters = [x] if isinstance(x, str) else x
-    if isinstance(letters, list | tuple) and all(isinstance(part, str) for part in letters):
-        x = one_hot(x)
-    x = staging.as_floats(jnp.asarray(x))
+    x = staging.as_floats(jnp.asarray(read(x)))
     check_shape(x, ndims)
     return x
+
+
+def read(x: Any) -> Any:
+    """The one-hot array of letters: of a string, or of several; anything else as it is."""
+    letters = [x] if isinstance(x, str) else x
+    is_text = isinstance(letters, list | tuple) and all(isinstance(s, str) for s in letters)
+    return one_hot(x) if is_text and letters else x
 
 
 def check_shape(x: Tree, ndims: tuple[int, ...] = (2, 3)) -> None:

@@ -227,6 +227,7 @@ class Stream:
         """Writes contributions as a track that genome browsers show, of the examples that are ok.
 
         A position's score is the sum over its bases, and the mean over windows that overlap there.
+        `jaxplain.genomics.write_bigwig` does so for arrays.
         Needs pybigtools: `pip install "jaxplain[stream]"`.
 
         Args:
@@ -241,9 +242,7 @@ class Stream:
           ValueError: as many windows as examples are wanted, inside their chromosomes, and
             contributions that are one array, (N, length) or (N, length, bases).
         """
-        import pybigtools
-
-        from jaxplain.genomics.bigwig import intervals
+        from jaxplain.genomics.bigwig import write
 
         leaves = [leaf for leaf in self.store.leaves if leaf.path[0] == "contributions"]
         if len(leaves) > 1 or len(leaves[0].shape) not in (1, 2):
@@ -252,21 +251,12 @@ class Stream:
             raise ValueError(f"{len(self)} were explained, and there are {len(windows)} windows")
         length = leaves[0].shape[0]
         ok = map(int, np.flatnonzero(self.status == OK))
-        placed = sorted((windows[i][0], int(windows[i][1]), i) for i in ok)
-        for chromosome, start, number in placed:
-            if not 0 <= start <= sizes.get(chromosome, -1) - length:
-                raise ValueError(
-                    f"the window of example {number}, {chromosome}:{start}-{start + length}, does "
-                    f"not lie inside {sizes.get(chromosome, 'a chromosome that has a size')}"
-                )
 
         def scores(numbers: list[int]) -> np.ndarray:
             rows = self.contributions[np.array(numbers)].astype(np.float64)
             return rows if rows.ndim == 2 else rows.sum(-1)
 
-        writer = pybigtools.open(os.fspath(path), "w")
-        writer.write({name: sizes[name] for name in sorted(sizes)}, intervals(placed, scores))
-        return Path(path)
+        return write(path, windows, sizes, length, ok, scores)
 
     def _rows(self, name: str) -> Rows:
         leaves = [leaf for leaf in self.store.leaves if leaf.path[0] == name]

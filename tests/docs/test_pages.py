@@ -40,6 +40,7 @@ def test_a_rule_of_your_own_runs_and_its_message_is_the_real_one():
         "relevance.md",
         "metrics.md",
         "moments.md",
+        "genomics.md",
         "stream.md",
         pytest.param("language_models.md", marks=pytest.mark.slow),
         pytest.param("models.md", marks=pytest.mark.slow),

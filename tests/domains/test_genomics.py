@@ -1,5 +1,7 @@
 """Genomics: scores of DNA by their definitions, experiments by loops, files by their readers."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -225,19 +227,22 @@ def test_experiments_that_do_not_fit(make, words):
 
 STORED = {
     "contributions": lambda x: genomics.deeplift_shap(f, shuffles)(x[None], key=KEY),
-    "all bases": lambda x: genomics.deeplift_shap(f, shuffles, hypothetical=True)(
-        x[None], key=KEY
-    ),
+    "all bases": lambda x: genomics.deeplift_shap(f, shuffles, hypothetical=True)(x[None], key=KEY),
     "own references": lambda x: genomics.deeplift_shap(f)(x[None], refs=x[None, None, ::-1]),
     "hypothetical": lambda x: genomics.hypothetical_contributions(f, x[None, ::-1])(x),
-    "mutagenesis": lambda x: jxp.in_silico_mutagenesis(counts)(x),
+    "mutagenesis": lambda x: genomics.in_silico_mutagenesis(counts)(x),
     "variants": lambda x: genomics.variant_effects(f, [3], x[4:5])(x),
     "motif": lambda x: genomics.marginalize(f, x[:5])(x[None]),
-    "shuffles": lambda x: jxp.references.dinucleotide_shuffle(x, KEY, samples=2),
+    "shuffles": lambda x: genomics.dinucleotide_shuffle(x, KEY, samples=2),
+    "spacing": lambda x: genomics.spacing(f, x[:3], x[5:8], [0, 2])(x[None]),
+    "ablation": lambda x: genomics.ablate(f, [3], [9], samples=2)(x, key=KEY),
+    "ablation, references": lambda x: genomics.ablate(f, [3], [9], x[None, ::-1])(x),
 }
 
 
-@pytest.mark.parametrize("call", slow_but(STORED, ["contributions", "variants", "shuffles"]))
+@pytest.mark.parametrize(
+    "call", slow_but(STORED, ["contributions", "variants", "shuffles", "ablation"])
+)
 def test_one_hot_stored_small_counts_as_floats(call):
     expected = STORED[call](xs[0])
     for stored in (xs[0].astype(jnp.int8), np.asarray(xs[0], "uint8"), xs[0] > 0):
@@ -256,6 +261,19 @@ def test_letters_are_one_hot():
     assert not genomics.one_hot("R").any()  # an unknown base, not one of two
 
 
+def test_whole_sequences_may_be_letters():
+    text = genomics.decode(np.asarray(xs))
+    same = lambda call: np.testing.assert_array_equal(call(text[0], text), call(xs[0], xs))
+    same(lambda x, xs: genomics.variant_effects(f, [2], "G")(x))
+    same(lambda x, xs: genomics.in_silico_mutagenesis(counts)(x))
+    same(lambda x, xs: genomics.marginalize(f, "GATAA")(xs))
+    same(lambda x, xs: genomics.dinucleotide_shuffle(x, KEY, samples=3))
+    same(lambda x, xs: genomics.hypothetical_contributions(f, xs)(x))
+    same(lambda x, xs: genomics.deeplift_shap(f, xs, batch=5)(xs))
+    same(lambda x, xs: genomics.ablate(f, [2], [7], xs)(x))
+    same(lambda x, xs: genomics.ablate(lambda a, x: a * f(x), 2, 7, argnums=1)(2.0, x, key=KEY))
+
+
 @pytest.mark.parametrize(
     "make, words",
     [
@@ -272,13 +290,67 @@ def test_letters_that_do_not_fit(make, words):
         make()
 
 
-@pytest.mark.parametrize("target", [genomics.count, genomics.profile])
-def test_a_model_of_two_heads_says_how_to_pick_one(target):
+Heads = collections.namedtuple("Heads", "logits_profile_predictions logcount_predictions")
+
+TWO_HEADED = {
+    "names": lambda profile, counts: {"profile": profile, "counts": counts},
+    "other names": lambda profile, counts: {"log_counts": counts, "Profile_Head": profile},
+    "nested": lambda profile, counts: {"task": {"profile": profile, "counts": counts}},
+    "fields": Heads,
+    "pair": lambda profile, counts: (profile, counts),
+    "list": lambda profile, counts: [profile, counts],
+}
+
+
+@pytest.mark.parametrize("kind", TWO_HEADED)
+def test_heads_of_a_model_are_found(kind):
+    heads = lambda x: TWO_HEADED[kind](*model(x))
+    assert genomics.count(heads, 1)(xs[0]) == model(xs[0])[1][1]
+    expected = genomics.profile(lambda x: model(x)[0], 0)(xs[0])
+    assert genomics.profile(heads, 0)(xs[0]) == expected
+
+
+def test_a_model_of_two_heads_is_explained():
+    explain = lambda f: genomics.deeplift_shap(f, xs[:2])(xs[:1])
+    found = explain(genomics.count(lambda x: dict(profile=model(x)[0], counts=model(x)[1]), 0))
+    np.testing.assert_allclose(found, explain(f), atol=1e-6)
+
+
+def test_a_head_has_a_name_or_a_place():
+    profile, counts = model(xs[0])
+    tasks = lambda x: {"a": counts, "b": {"counts": counts + 1}, "profile": profile}
+    assert genomics.count(tasks, 0, head="a")(xs[0]) == counts[0]
+    swapped = lambda x: (counts, profile)
+    assert genomics.count(swapped, 0, head=0)(xs[0]) == counts[0]
+    assert genomics.profile(swapped, head=-1)(xs[0]) == genomics.profile(lambda x: profile)(xs[0])
+    fields = lambda x: Heads(counts, profile)  # the other way round
+    named = genomics.count(fields, 1, head="logits_profile_predictions")
+    assert named(xs[0]) == counts[1]
+
+
+@pytest.mark.parametrize(
+    "heads, head, words",
+    [
+        (lambda p, c: (c, p), None, "none of them may be the count head.*head=1"),
+        (lambda p, c: (p, p), None, r"f\(x\)\[1\] \(24, 2\), and none of them may be"),
+        (lambda p, c: (p, c, c), None, r"f\(x\)\[2\] \(2,\), and none of them"),
+        (lambda p, c: {"a": p, "b": c}, None, r"f\(x\)\['a'\] \(24, 2\), f\(x\)\['b'\] \(2,\)"),
+        (lambda p, c: {"counts": c, "counts_bias": c, "profile": p}, None, "several of them may"),
+        (lambda p, c: {"profile_counts": c, "profile": p}, None, "none of them may"),
+        (lambda p, c: {"counts": c, "profile": p}, "count", "head='count' is none of them"),
+        (lambda p, c: (p, c), 2, "head=2 is none of them"),
+        (lambda p, c: {"counts": {"a": c, "b": c}}, "counts", "head='counts' is none of them"),
+        (lambda p, c: c, 0, r"f\(x\) \(2,\), and head=0 is none of them"),
+        (lambda p, c: None, None, "returns no head"),
+    ],
+)
+def test_heads_that_may_be_meant_are_named(heads, head, words):
+    with pytest.raises(TypeError, match=words):
+        genomics.count(lambda x: heads(*model(x)), head=head)(xs[0])
+
+
+def test_a_method_says_how_to_pick_a_head():
     heads = lambda x: dict(zip(("profile", "counts"), model(x), strict=True))
-    with pytest.raises(TypeError, match=r"f\(x\)\['counts'\] \(2,\), f\(x\)\['profile'\]"):
-        target(heads)(xs[0])
-    with pytest.raises(TypeError, match=r"f\(x\)\[0\]"):
-        target(model)(xs[0])
     with pytest.raises(TypeError, match=r"`lambda x: f\(x\)\['counts'\]`"):
         jxp.deeplift(heads, 0.0)(xs[0])
 
@@ -326,6 +398,9 @@ def test_files_for_modisco(tmp_path):
         read = np.load(path)["arr_0"]
         assert read.shape == (5, 4, LENGTH) and read.dtype == np.float32
         np.testing.assert_allclose(read, np.asarray(expected).transpose(0, 2, 1))
+    text = genomics.decode(np.asarray(xs))
+    again, _ = genomics.to_modisco(text, hypothetical, tmp_path / "of text")
+    np.testing.assert_array_equal(np.load(again)["arr_0"], np.load(ohe)["arr_0"])
 
 
 @pytest.mark.parametrize(
