@@ -15,10 +15,10 @@ from benchmarks import (
     neurons,
     papers,
     paths,
-    readme,
     scale,
     shapley,
     speed,
+    tables,
     trust,
 )
 from benchmarks.peers import compare as peers
@@ -73,10 +73,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.set_defaults(run=compare)
 
-    command = commands.add_parser("readme", help="put the results' tables into the README")
-    command.add_argument("--readme", type=Path, default=RESULTS.parents[1] / "README.md")
+    command = commands.add_parser("tables", help="put the results' tables into the docs")
+    command.add_argument("--page", type=Path, default=RESULTS.parents[1] / "docs/benchmarks.md")
     command.add_argument("--results", type=Path, default=RESULTS)
-    command.set_defaults(run=lambda args: readme.rewrite(args.readme, args.results))
+    command.set_defaults(run=lambda args: tables.rewrite(args.page, args.results))
     return top
 
 

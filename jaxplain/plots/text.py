@@ -107,9 +107,8 @@ def _drawn(ax: Any, tokens: Sequence[str], shares: Any, title: str | None) -> An
 
 def _letter(ax: Any) -> tuple[float, float]:
     """How far one letter is from the next, and their height, in dots."""
-    renderer = ax.figure.canvas.get_renderer()
     texts = [ax.text(0, 0, "m" * n, family="monospace", transform=None) for n in (20, 40)]
-    few, many = (text.get_window_extent(renderer).width for text in texts)
+    few, many = (text.get_window_extent().width for text in texts)
     height = texts[0].get_fontsize() * ax.figure.dpi / 72
     for text in texts:
         text.remove()

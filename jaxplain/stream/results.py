@@ -86,12 +86,12 @@ class Stream:
 
     @property
     def contributions(self) -> Rows:
-        """What explain returned, by `[a:b]`; NaN in rows that failed or are still to do."""
+        """What explain returned, read in slices; NaN in rows that failed or are still to do."""
         return self._rows("contributions")
 
     @property
     def gap(self) -> Rows:
-        """The gaps, by `[a:b]`.
+        """The gaps, read in slices.
 
         Raises:
           AttributeError: none were stored.
@@ -100,7 +100,7 @@ class Stream:
 
     @property
     def prediction(self) -> Rows:
-        """What predict returned, by `[a:b]`.
+        """What predict returned, read in slices.
 
         Raises:
           AttributeError: none was stored.

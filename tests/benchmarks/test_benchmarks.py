@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxplain as jxp
-from benchmarks import agreement, evaluations, loops, measure, models, readme, report, speed
+from benchmarks import agreement, evaluations, loops, measure, models, report, speed, tables
 from benchmarks.__main__ import main
 from benchmarks.methods import BASELINE, METHODS, Method
 from benchmarks.models import MODELS
@@ -359,22 +359,22 @@ def test_missing_figures_show_as_dashes(results):
     assert "| – | – |" in report.cost_table(bare)
 
 
-def test_readme_is_rewritten_between_its_markers(results, tmp_path):
+def test_a_page_is_rewritten_between_its_markers(results, tmp_path):
     folder = tmp_path / "results" / "some-cpu"
     folder.mkdir(parents=True)
     (folder / "speed.json").write_text(json.dumps(results))
-    page = tmp_path / "README.md"
-    page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
-    main(["readme", "--readme", str(page), "--results", str(tmp_path / "results")])
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    main(["tables", "--page", str(page), "--results", str(tmp_path / "results")])
     text = page.read_text()
-    assert text.startswith(f"before\n{readme.BEGIN}\n") and text.endswith(f"{readme.END}\nafter\n")
+    assert text.startswith(f"before\n{tables.BEGIN}\n") and text.endswith(f"{tables.END}\nafter\n")
     assert "old" not in text and report.cost_table(results) in text
     assert "results/some-cpu/speed.png" in text
-    main(["readme", "--readme", str(page), "--results", str(tmp_path / "results")])
+    main(["tables", "--page", str(page), "--results", str(tmp_path / "results")])
     assert page.read_text() == text
     page.write_text("no markers")
     with pytest.raises(ValueError, match="costs:begin"):
-        readme.rewrite(page, tmp_path / "results")
+        tables.rewrite(page, tmp_path / "results")
 
 
 def test_runs_that_agree_and_runs_that_do_not(results, tmp_path, capsys):

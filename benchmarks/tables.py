@@ -1,6 +1,7 @@
-"""The README's cost tables, rewritten from the kept results."""
+"""The cost tables of the documentation, rewritten from the kept results."""
 
 import json
+import os
 from pathlib import Path
 
 from benchmarks import report
@@ -9,20 +10,20 @@ from benchmarks.peers import report as peers
 BEGIN, END = "<!-- costs:begin -->", "<!-- costs:end -->"
 
 
-def rewrite(readme: Path, results: Path) -> None:
+def rewrite(page: Path, results: Path) -> None:
     """Replaces what stands between the markers by the tables of every device under `results`.
 
     Raises:
-      ValueError: if `readme` doesn't hold both markers, in order.
+      ValueError: if the page doesn't hold both markers, in order.
     """
-    text = readme.read_text()
+    text = page.read_text()
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{readme} has no {BEGIN} followed by {END}")
+        raise ValueError(f"{page} has no {BEGIN} followed by {END}")
     folders = sorted({path.parent for path in results.glob("*/speed.json")})
-    sections = [section(folder, readme.parent) for folder in folders]
-    readme.write_text("\n".join([head + BEGIN, "\n\n".join(sections), END + tail]))
+    sections = [section(folder, page.parent) for folder in folders]
+    page.write_text("\n".join([head + BEGIN, "\n\n".join(sections), END + tail]))
 
 
 def section(folder: Path, root: Path) -> str:
@@ -48,7 +49,7 @@ def speed_parts(path: Path, root: Path) -> list[str]:
 
 def peers_parts(path: Path, root: Path) -> list[str]:
     results = json.loads(path.read_text())
-    page = path.with_suffix(".md").relative_to(root)
+    page = os.path.relpath(path.with_suffix(".md"), root)
     return [
         "Beside Captum, shap, tangermeme, shapiq and zennit, on the same weights and one thread "
         f"([all of it]({page})):",
@@ -62,7 +63,7 @@ def peers_parts(path: Path, root: Path) -> list[str]:
 
 
 def picture(text: str, path: Path, root: Path) -> str:
-    return f"![{text}]({path.with_suffix('.png').relative_to(root)})"
+    return f"![{text}]({os.path.relpath(path.with_suffix('.png'), root)})"
 
 
 def folded(summary: str, text: str) -> str:
