@@ -45,7 +45,9 @@ def logit(f: Function, index: Index) -> Function:
     return lambda *args: _at(f(*args), index)
 
 
-def probability(f: Function, index: Index, temperature: float = 1.0) -> Function:
+def probability(
+    f: Function, index: Index, temperature: float = 1.0
+) -> Function:
     r"""The softmax probability softmax(z/T)_k over the last axis of f's output.
 
     Args:
@@ -68,7 +70,9 @@ def probability(f: Function, index: Index, temperature: float = 1.0) -> Function
     return lambda *args: _at(jax.nn.softmax(_tempered(f(*args), temperature), axis=-1), index)
 
 
-def log_likelihood(f: Function, index: Index, temperature: float = 1.0) -> Function:
+def log_likelihood(
+    f: Function, index: Index, temperature: float = 1.0
+) -> Function:
     r"""log softmax(z/T)_k, the negative of the cost C = -ln a_y.
 
     Args:

@@ -14,7 +14,9 @@ from jaxplain.methods.gradients import guided_backprop
 from jaxplain.named import probes
 
 
-def grad_cam(f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0) -> Explain:
+def grad_cam(
+    f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0
+) -> Explain:
     r"""Grad-CAM: Σ_c A_c · mean_p ∂f/∂A_pc, p over the places of a layer A and c its channels.
 
     Args:
@@ -83,7 +85,9 @@ def grad_cam_plus_plus(
     return _cam(f, weigh, at, channel_axis, argnums)
 
 
-def layer_cam(f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0) -> Explain:
+def layer_cam(
+    f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0
+) -> Explain:
     r"""LayerCAM: Σ_c relu(∂f/∂A_pc) A_pc at each place p.
 
     Args:
@@ -113,7 +117,9 @@ def layer_cam(f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums 
     return _cam(f, weigh, at, channel_axis, argnums)
 
 
-def hires_cam(f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0) -> Explain:
+def hires_cam(
+    f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0
+) -> Explain:
     r"""HiResCAM: Σ_c ∂f/∂A_pc A_pc at each place p.
 
     Args:

@@ -14,7 +14,9 @@ from jaxplain.named import probes
 from jaxplain.surrogate import RuleTable, staging, surrogate_values
 
 
-def gradient(f: Function, *, at: At | None = None, argnums: Argnums = 0) -> Explain:
+def gradient(
+    f: Function, *, at: At | None = None, argnums: Argnums = 0
+) -> Explain:
     r"""The gradient ∂f/∂x.
 
     Args:
@@ -49,7 +51,9 @@ def gradient(f: Function, *, at: At | None = None, argnums: Argnums = 0) -> Expl
     return explain
 
 
-def saliency(f: Function, *, at: At | None = None, argnums: Argnums = 0) -> Explain:
+def saliency(
+    f: Function, *, at: At | None = None, argnums: Argnums = 0
+) -> Explain:
     r"""|∂f/∂x|, how strongly each input moves the output locally.
 
     Args:
@@ -120,7 +124,9 @@ def input_x_gradient(
     return explain
 
 
-def guided_backprop(f: Function, *, at: At | None = None, argnums: Argnums = 0) -> Explain:
+def guided_backprop(
+    f: Function, *, at: At | None = None, argnums: Argnums = 0
+) -> Explain:
     r"""The gradient with relus that pass a multiplier only where it and their input are positive.
 
     At y = relu(x): m_x = m_y · 1{x > 0} · 1{m_y > 0}; every other operation keeps its gradient.
@@ -147,7 +153,9 @@ def guided_backprop(f: Function, *, at: At | None = None, argnums: Argnums = 0) 
     return _by_table(f, rules.guided_backprop(), at, argnums)
 
 
-def deconvnet(f: Function, *, at: At | None = None, argnums: Argnums = 0) -> Explain:
+def deconvnet(
+    f: Function, *, at: At | None = None, argnums: Argnums = 0
+) -> Explain:
     r"""The gradient with relus that pass every positive multiplier, whatever their input.
 
     At y = relu(x): m_x = m_y · 1{m_y > 0}; every other operation keeps its gradient.
@@ -173,7 +181,9 @@ def deconvnet(f: Function, *, at: At | None = None, argnums: Argnums = 0) -> Exp
     return _by_table(f, rules.deconvnet(), at, argnums)
 
 
-def _by_table(f: Function, table: RuleTable, at: At | None, argnums: Argnums) -> Explain:
+def _by_table(
+    f: Function, table: RuleTable, at: At | None, argnums: Argnums
+) -> Explain:
     @nothing_drawn
     def explain(*args: Any) -> Any:
         if at is not None:

@@ -182,7 +182,9 @@ def _correlation(
 
     def losses(example: Example) -> tuple[jax.Array, jax.Array]:
         _, players = removal.players(example)
-        gone = example.once(("subsets of groups", name, players), lambda: subsets(example, players))
+        gone = example.once(
+            ("subsets of groups", name, players), lambda: subsets(example, players)
+        )
         values = example.once(
             ("subsets", name, removal.name(example)),
             lambda: removal.values(example, gone),

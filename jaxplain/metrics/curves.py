@@ -87,7 +87,9 @@ class Plan:
         name = self.name(example)
         wanted = tuple(sorted(positions) for positions in example.positions[name])
         ends = jnp.stack([self.removal.whole(example), self.removal.nothing(example)])
-        inside = [[p for p in positions(groups) if 0 < p < groups] for positions in (removed, kept)]
+        inside = [
+            [p for p in positions(groups) if 0 < p < groups] for positions in (removed, kept)
+        ]
         cost = self.removal.cost(example)
         moved, values = example.once(
             name,

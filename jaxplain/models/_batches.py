@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jaxplain._types import Tree
 
 
-def of_one(call: Callable[..., Tree], args: tuple[Tree, ...], batched: bool, **kwargs: Any) -> Tree:
+def of_one(
+    call: Callable[..., Tree], args: tuple[Tree, ...], batched: bool, **kwargs: Any
+) -> Tree:
     """`call(*args, **kwargs)`, of a batch of one example where it takes batches."""
     if not batched:
         return call(*args, **kwargs)

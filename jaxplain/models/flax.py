@@ -137,7 +137,9 @@ def _flags(model: Any, taken: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
-def _linen(apply: Callable[..., Any], method: Any, name: Namer, *args: Any, **kwargs: Any) -> Any:
+def _linen(
+    apply: Callable[..., Any], method: Any, name: Namer, *args: Any, **kwargs: Any
+) -> Any:
     entrances = ("__call__", method)
 
     def intercept(next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:

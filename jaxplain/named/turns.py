@@ -16,7 +16,9 @@ from jaxplain.named.probes import Probed, probe
 from jaxplain.named.sites import At
 
 
-def one_by_one(method: Method, f: Function, at: At, ref: Tree, argnums: Argnums = 0) -> Function:
+def one_by_one(
+    method: Method, f: Function, at: At, ref: Tree, argnums: Argnums = 0
+) -> Function:
     """`method(like, value, ref)` for each value by itself, of methods that put elements to `ref`.
 
     `like` is an array like the named value, `value(mask, ref)` f with `ref` where the mask is
@@ -36,7 +38,9 @@ def one_by_one(method: Method, f: Function, at: At, ref: Tree, argnums: Argnums 
     return explain
 
 
-def straight(method: Method, f: Function, at: At, ref: Tree, argnums: Argnums = 0) -> Function:
+def straight(
+    method: Method, f: Function, at: At, ref: Tree, argnums: Argnums = 0
+) -> Function:
     """`method(upper, h_ref)(h)`, where `upper` is f as a function of the values that `at` names.
 
     Values that do not depend on each other are one cut of f and move together; one that another

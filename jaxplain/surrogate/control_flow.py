@@ -180,7 +180,9 @@ def _each(move: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
     return [move(v) if isinstance(v, Lifted) else v for v in values]
 
 
-def _plain(lifted: type[Lifted], values: Sequence[Any], unchanged: Sequence[int] = ()) -> list[Any]:
+def _plain(
+    lifted: type[Lifted], values: Sequence[Any], unchanged: Sequence[int] = ()
+) -> list[Any]:
     """The values as every pass through a body has them."""
     return [
         lifted.plain(v) if isinstance(v, Lifted) and i not in unchanged else v

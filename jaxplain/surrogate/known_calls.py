@@ -45,7 +45,9 @@ def _weakly_typed(atom: Any) -> tuple[tuple[int, ...], Any, bool]:
 @functools.lru_cache(maxsize=256)
 def _spelled(known: KnownCall, *operands: tuple[tuple[int, ...], Any, bool]) -> tuple[str, ...]:
     """How the function's body prints at such operands."""
-    shapes = [jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in operands]
+    shapes = [
+        jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in operands
+    ]
     calls = walk.equations(jax.make_jaxpr(known.function)(*shapes))
     return tuple(str(_body(call)) for _, call in calls if call.params.get("name") == known.name)
 

@@ -77,13 +77,10 @@ def _entries() -> dict[str, Facts]:
         for name in names.split():
             table[name] = Facts(group, **facts)
 
-    add(
-        "linear",
-        """add_any all_gather all_to_all concatenate device_put fft imag real conj complex
+    add("linear", """add_any all_gather all_to_all concatenate device_put fft imag real conj complex
         optimization_barrier pad ppermute psum psum_invariant ragged_all_to_all reduce_window_sum
         sharding_constraint split stack tile unstack all_gather_reduced all_gather_invariant
-        pvary pcast reduce_scatter mesh_cast reshard unreduced_psum""",
-    )
+        pvary pcast reduce_scatter mesh_cast reshard unreduced_psum""")
     add("linear", "broadcast_in_dim reshape squeeze transpose slice rev copy name", moves=True)
     add("linear", "gather dynamic_slice", moves=True, index=1)
     add("linear", "dynamic_update_slice", index=2)
@@ -92,34 +89,20 @@ def _entries() -> dict[str, Facts]:
     add("linear", "reduce_sum", counts=True, along="axes")
     add("linear", "cumsum", along="axis")
 
-    add(
-        "elementwise",
-        """add asinh atan convert_element_type erfc mul neg reduce_precision square
-        stop_gradient sub""",
-        tame=True,
-    )
+    add("elementwise", """add asinh atan convert_element_type erfc mul neg reduce_precision square
+        stop_gradient sub""", tame=True)
     add("elementwise", "abs", tame=True, kinked=True)
     add("elementwise", "cos erf logistic sin tanh", tame=True, bounded=True)
-    add(
-        "elementwise",
-        """asin atan2 bessel_i0e bessel_i1e cosh div exp exp2 expm1 igamma igammac
+    add("elementwise", """asin atan2 bessel_i0e bessel_i1e cosh div exp exp2 expm1 igamma igammac
         integer_pow one_minus_square polygamma polynomial random_gamma
-        regularized_incomplete_beta sinh tan""",
-    )
-    add(
-        "elementwise",
-        """acos acosh asin atanh cbrt digamma erf_inv lgamma log log1p log2 pow rsqrt
-        sqrt""",
-        domain=True,
-    )
+        regularized_incomplete_beta sinh tan""")
+    add("elementwise", """acos acosh asin atanh cbrt digamma erf_inv lgamma log log1p log2 pow rsqrt
+        sqrt""", domain=True)
     add("elementwise", "max clamp", tame=True, kinked=True)
     add("elementwise", "min", tame=True, falls=True, kinked=True)
     add("elementwise", "nextafter rem select_n floor ceil round sign", kinked=True)
-    add(
-        "elementwise",
-        """and or xor not eq ne lt le gt ge eq_to le_to lt_to is_finite
-        population_count clz shift_left shift_right_arithmetic shift_right_logical mulhi""",
-    )
+    add("elementwise", """and or xor not eq ne lt le gt ge eq_to le_to lt_to is_finite
+        population_count clz shift_left shift_right_arithmetic shift_right_logical mulhi""")
 
     add("bilinear", "dot_general conv_general_dilated ragged_dot_general")
 
@@ -153,12 +136,9 @@ def _entries() -> dict[str, Facts]:
     add("calls", "call closed_call eval_jaxpr", bodies=("call_jaxpr",))
     add("calls", "custom_jvp_call custom_vjp_call", bodies=("call_jaxpr",), derivative=True)
 
-    add(
-        "opaque",
-        """igamma_grad_a zeta pmax pmin bitcast_convert_type reduce_window
+    add("opaque", """igamma_grad_a zeta pmax pmin bitcast_convert_type reduce_window
         select_and_scatter random_bits random_fold_in random_seed random_split rng_bit_generator
-        rng_uniform threefry2x32 custom_lin stage""",
-    )
+        rng_uniform threefry2x32 custom_lin stage""")
     add("opaque", "hessenberg householder_product schur tridiagonal", matrix=True)
     add("sources", "after_all axis_index create_token dce_sink empty2 iota get swap")
     return table

@@ -274,7 +274,9 @@ class Staged:
     varying: frozenset[str]  # the axes of a mesh along which the output differs
 
 
-def stage(f: Function, args: Sequence[Any], argnums: Argnums, *, integers: bool = False) -> Staged:
+def stage(
+    f: Function, args: Sequence[Any], argnums: Argnums, *, integers: bool = False
+) -> Staged:
     """Traces f once at these arguments; `integers` says whether x may have some."""
     x = attributed(f, args, argnums, integers=integers)
     leaves, tree = jax.tree.flatten(x)

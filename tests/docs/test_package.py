@@ -1,6 +1,8 @@
 """What the package says of itself in several places is the same in all of them."""
 
+import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -39,13 +41,33 @@ def test_extras_name_extras_that_exist():
 
 
 def test_every_extra_that_an_error_or_a_page_names_exists():
-    files = [*(ROOT / "docs").glob("**/*.md"), ROOT / "README.md"]
-    files += (ROOT / "jaxplain").glob("**/*.py") if (ROOT / "jaxplain").exists() else []
+    files = [*ROOT.glob("jaxplain/**/*.py"), *ROOT.glob("docs/**/*.md"), ROOT / "README.md"]
     named = {
         name
         for file in files
         for names in re.findall(r'"(?:jaxplain|\.)\[([\w,]+)\]"', file.read_text())
         for name in names.split(",")
     }
-    assert "genomics" in named or "stream" in named
-    assert named <= set(EXTRAS)
+    assert {"genomics", "motifs", "stream"} <= named <= set(EXTRAS)
+
+
+COME_ALONG = {"numpy": "jax", "requests": "pooch", "scipy": "jax"}  # with what needs them
+
+
+def imported(file):
+    """The packages that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_whatever_is_imported_is_required_or_in_an_extra():
+    users = [needs for name, needs in EXTRAS.items() if name not in ("test", "lint", "peers")]
+    needs = [need for needs in [PROJECT["dependencies"], *users] for need in needs]
+    known = {re.match(r"[\w-]+", need)[0].replace("scikit-learn", "sklearn") for need in needs}
+    used = {name for file in ROOT.glob("jaxplain/**/*.py") for name in imported(file)}
+    used -= sys.stdlib_module_names
+    assert {"bioframe", "flax", "memelite", "pooch", "sklearn"} <= used
+    assert {COME_ALONG.get(name, name) for name in used} <= known

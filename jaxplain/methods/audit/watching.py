@@ -32,7 +32,6 @@ from jaxplain.surrogate.values.region import Expression, Made, Region
 
 Key = tuple[Any, ...]  # of an equation and the calls around it
 
-
 class Probe(NamedTuple):
     """What a row receives, in the backward pass; zeros before."""
 

@@ -16,6 +16,7 @@ from jaxplain.surrogate import staging
 ENUMERATED = 16  # players at most: 65,536 coalitions, which every further player doubles
 
 
+
 def explainer(
     f: Function,
     refs: Tree,

@@ -50,7 +50,9 @@ def epsilon(
     return _made(Epsilon(epsilon, bias), first, min(epsilon, _STABILISER))
 
 
-def gamma(gamma: float = 0.25, *, bias: bool = True, first: RuleTable | None = None) -> RuleTable:
+def gamma(
+    gamma: float = 0.25, *, bias: bool = True, first: RuleTable | None = None
+) -> RuleTable:
     r"""LRP-γ: what has the sign of the output counts 1 + γ times.
 
       R_i = Σ_j (c_ij + γ [c_ij]^s) R_j / Σ_i (c_ij + γ [c_ij]^s),   c_ij = x_i w_ij,
@@ -245,7 +247,9 @@ def composite(
         for name, table in (("dense", dense), ("conv", conv))
     }
     named = tuple((name, of_table(table).layers) for name, table in (within or {}).items())
-    layers = dataclasses.replace(known.layers, **by_kind, within=(*known.layers.within, *named))
+    layers = dataclasses.replace(
+        known.layers, **by_kind, within=(*known.layers.within, *named)
+    )
     beginning = known.first if first is None else of_table(first).layers
     return dataclasses.replace(known, layers=layers, first=beginning).table()
 
@@ -383,7 +387,9 @@ def of_table(table: Any) -> Relevances:
     return found
 
 
-def _made(rule: LayerRule, first: RuleTable | None, sums: float = _STABILISER) -> RuleTable:
+def _made(
+    rule: LayerRule, first: RuleTable | None, sums: float = _STABILISER
+) -> RuleTable:
     beginning = Choice(rule) if rule.emits else None
     if first is not None:
         beginning = of_table(first).layers

@@ -137,9 +137,7 @@ def multipliers(
 
 
 def completed(
-    multipliers: Arrays,
-    operands: tuple[Arrays, Arrays],
-    outputs: tuple[Arrays, Arrays],
+    multipliers: Arrays, operands: tuple[Arrays, Arrays], outputs: tuple[Arrays, Arrays],
     cotangents: Arrays,
 ) -> Arrays:
     """Multipliers of an iterative method with what they miss of ⟨m^o, Δy⟩ beyond rounding."""

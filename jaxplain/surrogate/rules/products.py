@@ -179,7 +179,9 @@ def _weigher(factors: Sequence[Any]) -> Callable[[Sequence[Any], Sequence[Any]],
     return weigh
 
 
-def pair_haste(factors: Sequence[Any], values: Sequence[Any], references: Sequence[Any]) -> Any:
+def pair_haste(
+    factors: Sequence[Any], values: Sequence[Any], references: Sequence[Any]
+) -> Any:
     """The haste of the first of two factors.
 
     With a factor between -1 and 1 no term of either order is larger than the other factor itself:

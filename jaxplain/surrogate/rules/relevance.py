@@ -279,7 +279,9 @@ def _divides(node: Chain) -> bool:
     name = node.equation.primitive.name
     if name == "div":
         return isinstance(node.operands[1], Lifted)
-    return name in ("rsqrt", "pow") or (name == "integer_pow" and node.equation.params["y"] < 0)
+    return name in ("rsqrt", "pow") or (
+        name == "integer_pow" and node.equation.params["y"] < 0
+    )
 
 
 def _ends_linearly(node: Chain) -> bool:
@@ -324,9 +326,9 @@ def native(equation: Equation, *operands: Any) -> list[Any]:
 
 
 def _subtracts(equation: Equation) -> bool:
-    return equation.primitive.name == "scatter-sub" or (
-        equation.facts.group != "linear" and (equation.primitive.name not in ("add", "add_any"))
-    )
+    return equation.primitive.name == "scatter-sub" or (equation.facts.group != "linear" and (
+        equation.primitive.name not in ("add", "add_any")
+    ))
 
 
 def moved(equation: Equation, *operands: Any) -> list[Any]:

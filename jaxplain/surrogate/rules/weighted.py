@@ -61,7 +61,9 @@ def after_linear(node: Chain, hints: Hints) -> Hints:
     scales = name in ("mul", "div", "neg", "convert_element_type", "copy")
     rises = scales and name != "neg" and all(is_number(o) and float(o) > 0 for o in constants)
     note = hints.note if scales else "sum" if hints.note else ""
-    return dataclasses.replace(hints, note=note, first=False, positive=hints.positive and rises)
+    return dataclasses.replace(
+        hints, note=note, first=False, positive=hints.positive and rises
+    )
 
 
 def _through(

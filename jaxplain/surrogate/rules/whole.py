@@ -58,7 +58,9 @@ def whole(equation: Equation, *operands: Any) -> list[Any]:
     ]
 
 
-def underivable(refusal: UnsupportedPrimitive, equation: Equation, *operands: Any) -> list[Any]:
+def underivable(
+    refusal: UnsupportedPrimitive, equation: Equation, *operands: Any
+) -> list[Any]:
     """What JAX can't differentiate: known at both ends, and refused where a multiplier arrives."""
     inputs = [value(settled(o)) for o in operands]
     ends = equation.bind(*map(reference, operands))
