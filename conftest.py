@@ -96,9 +96,17 @@ def plain_printing():
         yield
 
 
-@pytest.fixture
-def strict_promotion():
-    """No rank and no dtype is promoted unasked, as in the suites of users who forbid it."""
+@pytest.fixture(autouse=True)
+def strict_promotion(request):
+    """No rank and no dtype is promoted unasked, as in the suites of users who forbid it.
+
+    But in examples of docstrings, in the long tests, whose models are other people's, and where a
+    test's own functions promote as users' do, which it then says: `@pytest.mark.promotes`.
+    """
+    marked = any(map(request.node.get_closest_marker, ("promotes", "slow")))
+    if marked or isinstance(request.node, pytest.DoctestItem):
+        yield
+        return
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         yield
 

@@ -307,10 +307,11 @@ def _arborescence(counts: jax.Array, root: jax.Array, key: jax.Array) -> jax.Arr
     Its probability is proportional to the number of ways to take it from the multigraph.
     """
     every = jnp.arange(_LETTERS)
+    is_root = (every == root)[None]
     absent = counts.sum(1) == 0  # letters that nothing leaves, or reaches, hang on the root
-    counts = jnp.where(absent[:, None], every == root, counts)
+    counts = jnp.where(absent[:, None], is_root.astype(counts.dtype), counts)
     trees = jnp.asarray(_trees())[root]
-    ways = jnp.where(every == root, 0, jnp.log(counts[every, trees])).sum(1)
+    ways = jnp.where(is_root, 0, jnp.log(counts[every[None], trees])).sum(1)
     return trees[jax.random.categorical(key, ways)]
 
 

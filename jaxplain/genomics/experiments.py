@@ -304,7 +304,7 @@ def _instance(motif: Any) -> Any:
     """A motif's one-hot array (width, 4): its likeliest bases, where it says how likely each is."""
     motif = as_one_hot(motif, (2,))
     likeliest = jax.nn.one_hot(motif.argmax(-1), len(BASES), dtype=motif.dtype)
-    return likeliest * motif.any(-1, keepdims=True)
+    return likeliest * motif.any(-1, keepdims=True).astype(likeliest.dtype)
 
 
 def _integers(given: Any, name: str) -> np.ndarray:

@@ -192,7 +192,7 @@ def _explained(
             jax.tree.map(lambda leaf: leaf[0], refs)
         )  # fmt: skip
     causal = _causal(f, sequel, found.function(found.e))
-    seen = jnp.arange(length) < sequel.prompt + jnp.arange(count)[:, None]
+    seen = jnp.arange(length)[None] < sequel.prompt + jnp.arange(count)[:, None]
     last = jnp.arange(length) < length - 1
     hide = lambda array, seen: jnp.where(seen | ~causal, array, 0)
     scores, norms, total = hide(scores, seen), hide(norms, seen), hide(total, last)

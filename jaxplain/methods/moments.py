@@ -265,12 +265,13 @@ class _Game:
         """The change of all but these players."""
         if not len(anchors):
             return delta
-        return jnp.where((players[..., None] == anchors).any(-1), 0, delta)
+        anchored = jnp.asarray(anchors).reshape(*(1,) * players.ndim, -1)
+        return jnp.where((players[..., None] == anchored).any(-1), 0, delta)
 
     def _apart(self, anchors: Any, players: Any, delta: Any) -> Any:
         """The change that each of these players makes."""
         of_each = jnp.asarray(anchors).reshape(-1, *(1,) * delta.ndim)
-        return jnp.where(players == of_each, delta, 0)
+        return jnp.where(players[None] == of_each, delta[None], 0)
 
     def like_x(self, values: Any) -> Any:
         """Players' values as a tree like x."""

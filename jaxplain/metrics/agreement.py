@@ -172,7 +172,7 @@ def _at_the_top(a: jax.Array, b: jax.Array, kind: str, k: int | None) -> jax.Arr
         ]
         both = named[0] * named[1]
     if kind in ("sign", "signed_rank"):
-        both = both * (jnp.sign(a) == jnp.sign(b))
+        both = both * (jnp.sign(a) == jnp.sign(b)).astype(both.dtype)
     return undefined_unless(finite(a, b), both.astype(a.dtype).sum() / k)
 
 

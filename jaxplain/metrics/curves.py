@@ -42,7 +42,8 @@ class Curve(NamedTuple):
 
     def area(self) -> jax.Array:
         """∫ over the fraction of groups."""
-        x = self.positions / self.positions[-1]
+        x = self.positions.astype(self.values.dtype)
+        x = x / x[-1]
         return ((x[1:] - x[:-1]) * (self.values[1:] + self.values[:-1])).sum() / 2
 
     def at(self, positions: Sequence[int]) -> jax.Array:
@@ -101,7 +102,8 @@ class Plan:
         for i, own in enumerate(inside):
             places = np.searchsorted(wanted[i], own) + i * len(wanted[0])
             before, behind = (ends[i : i + 1], ends[1 - i : 2 - i])
-            where = jnp.concatenate([jnp.zeros(1, int), moved[places], jnp.full(1, groups, int)])
+            low, high = jnp.zeros(1, moved.dtype), jnp.full(1, groups, moved.dtype)
+            where = jnp.concatenate([low, moved[places], high])
             found.append(Curve(where, jnp.concatenate([before, values[places], behind])))
         return found[0], found[1]
 
@@ -112,7 +114,7 @@ class Plan:
         scores = self.scores(example)
         falling = -jnp.sort(-scores)
         above = jnp.searchsorted(-falling, -scores, side="left")  # groups that score higher
-        positions = jnp.asarray([*wanted[0], *wanted[1]], int)
+        positions = jnp.asarray([*wanted[0], *wanted[1]], above.dtype)
         if not positions.size:
             return positions, jnp.zeros(0, scores.dtype)
         moved = jax.vmap(lambda p: _nearer_end(falling, p))(positions)
@@ -125,8 +127,10 @@ class Plan:
 def _nearer_end(falling: jax.Array, position: jax.Array) -> jax.Array:
     """A position, or the nearer end of the tied scores that it stands among."""
     tied = falling[position]
-    start = jnp.searchsorted(-falling, -tied, side="left")
-    end = jnp.searchsorted(-falling, -tied, side="right")
+    start, end = (
+        jnp.searchsorted(-falling, -tied, side=side).astype(position.dtype)
+        for side in ("left", "right")
+    )
     nearer = jnp.where(position - start < end - position, start, end)
     return jnp.where(start < position, nearer, position)
 

@@ -107,7 +107,8 @@ def infidelity(
         _, factors = moves(example)
 
         def product(factors: Tree) -> jax.Array:
-            return total(times(factors, contributions), lost[0])
+            of_masks = jax.tree.map(lambda v, c: v.astype(c.dtype), factors, contributions)
+            return total(times(of_masks, contributions), lost[0])
 
         said = jax.vmap(product)(factors)
         if scale == "optimal":

@@ -118,9 +118,11 @@ def relevance_rank(c: Tree, mask: Tree, *, sign: str = "signed") -> jax.Array:
     scores, size = signed(values, sign), inside.sum()
     last = -jnp.sort(-scores)[jnp.maximum(size, 1) - 1]
     higher, tied = scores > last, scores == last
-    share = (size - higher.sum()) / tied.sum()
-    hits = (higher & inside).sum() + share * (tied & inside).sum()
-    score = (hits / jnp.maximum(size, 1)).astype(values.dtype)
+    count = lambda which: which.sum().astype(values.dtype)
+    size = count(inside)
+    share = (size - count(higher)) / count(tied)
+    hits = count(higher & inside) + share * count(tied & inside)
+    score = hits / jnp.maximum(size, 1)
     return undefined_unless((size > 0) & finite(values), score)
 
 

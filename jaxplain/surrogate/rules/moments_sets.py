@@ -62,7 +62,7 @@ def largest(
         if zeros is None:
             return results, (share, sign * curve, mean_share, None)
         # Of ∂p_j/∂m_i = p_i (δ_ij - p_j)/τ: how the means move what carries the variance on.
-        carried = mean_share * variance
+        carried = (mean_share * variance)[None]
         moved = carried - jnp.sum(share * carried, inside, keepdims=True)
         return results, (share, sign * curve, mean_share, sign * 2 * steep * share * moved)
 

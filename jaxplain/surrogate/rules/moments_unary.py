@@ -137,8 +137,8 @@ def _where_seen(
     variances: Any,
 ) -> Statistics:
     """The node's own where some points are a mask's and others are not: it hides or it does not."""
-    steps = _column(_ALL_POINTS, means) * square_root(variances)
-    values = jnp.abs(jax.vmap(_at_nodes(expression, constants))(means + steps))
+    steps = _column(_ALL_POINTS, means) * square_root(variances)[None]
+    values = jnp.abs(jax.vmap(_at_nodes(expression, constants))(means[None] + steps))
     seen = jnp.max(values, 0) <= _MASK * (1 + jnp.min(values, 0))
     found = _where_finite(statistics, expression, constants, means, variances)
     return _where(seen, found, expression, constants, means)
@@ -158,7 +158,7 @@ def _points(function: Callable[[Any], Any], middle: Any, deviation: Any) -> tupl
 
     These stand apart, or XLA would compute all of them again for each of the sums.
     """
-    points = middle + _column(_ALL_POINTS, middle) * deviation
+    points = middle[None] + _column(_ALL_POINTS, middle) * deviation[None]
     values, derivatives = map(compat.apart, function(points))
     curve = _sum(_ALL_WEIGHTS * _ALL_POINTS / 2, derivatives)
     still = deviation == 0
@@ -212,8 +212,9 @@ def by_differences(
     Central differences weigh E[ε g]/s, and second differences ½ E g″ and E g - g(m).
     """
     zeroth = _WEIGHTS * _POINTS**2
-    steps = _column(_POINTS, means) * square_root(variances)
-    rising, falling = _slopes(expression, constants, means, means + steps, means - steps)
+    steps = _column(_POINTS, means) * square_root(variances)[None]
+    high, low = means[None] + steps, means[None] - steps
+    rising, falling = _slopes(expression, constants, means[None], high, low)
     still = steps == 0
     second = jnp.where(still, 0, (rising - falling) / jnp.where(still, 1, steps))
     of_mean = _sum(zeroth, rising + falling)

@@ -192,7 +192,7 @@ def _logsumexp_means(logits: Ends, ends: Ends, axes: Axes, weighting: Any) -> An
     if weight is not None:
         change = jnp.where(weight == 0, 0, weight.astype(change.dtype) * change)
     slope = 1 / divided_difference.exp(y - top, y0 - top, total, total0)
-    apart = jnp.where(delta == 0, 0, change * slope / jnp.where(delta == 0, 1, delta))
+    apart = jnp.where(delta == 0, 0, change * slope / wide(jnp.where(delta == 0, 1, delta)))
     return jnp.where(far, apart.astype(x.dtype), means)
 
 

@@ -44,7 +44,7 @@ class Nodes:
 
     def spread(self, variance: Any) -> Any:
         """The variance at each node."""
-        return _beside(self.variances, variance) * variance
+        return _beside(self.variances, variance) * variance[None]
 
     def average(self, arrays: Any) -> Any:
         """The mean over nodes."""
@@ -60,7 +60,7 @@ class Nodes:
 
     def scattered(self, cotangent: Any) -> Any:
         """Each node's part of the cotangent of an average."""
-        return _beside(self.weights, cotangent) * cotangent
+        return _beside(self.weights, cotangent) * cotangent[None]
 
 
 def _weighed(weights: Sequence[float], arrays: Any) -> Any:
@@ -188,7 +188,7 @@ class Segment(Lifted):
         variance = self.variance
         if self.players is not None:
             variance = jnp.tensordot(variance, jnp.square(self.players), 1).astype(self.dtype)
-        return Moments.begin(self.start + moved, variance, self.nodes)
+        return Moments.begin(self.start[None] + moved, variance, self.nodes)
 
     def settle(self) -> Moments:
         return self._settled
