@@ -1,6 +1,8 @@
 """jaxplain: attributions of any JAX program, as composable function transforms."""
 
 import importlib as _importlib
+from importlib import metadata as _metadata
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from jaxplain import datasets as datasets
 from jaxplain import genomics as genomics
@@ -89,11 +91,31 @@ from jaxplain.targets import log_odds as log_odds
 from jaxplain.targets import logit as logit
 from jaxplain.targets import probability as probability
 
+if _TYPE_CHECKING:  # what an editor is to know of the lazy modules
+    from jaxplain import interop as interop
+    from jaxplain import plots as plots
+    from jaxplain.models import equinox as equinox
+    from jaxplain.models import flax as flax
+    from jaxplain.models import keras as keras
+
+_LAZY = {  # modules that need more than jax, imported when they are first used
+    **{name: f"jaxplain.models.{name}" for name in ("equinox", "flax", "keras")},
+    **{name: f"jaxplain.{name}" for name in ("interop", "plots")},
+}
+_PRIVATE = {"combinators", "games", "methods", "models", "named", "surrogate", "targets"}
+
+__all__ = sorted({name for name in globals() if not name.startswith("_")} - _PRIVATE)
+
 
 def __getattr__(name: str) -> object:
-    """Modules that need more than jax, imported when they are first used."""
-    if name in ("equinox", "flax", "keras"):
-        return _importlib.import_module(f"jaxplain.models.{name}")
-    if name in ("interop", "plots"):
-        return _importlib.import_module(f"jaxplain.{name}")
+    """The lazy modules, and the version of what is installed."""
+    if name in _LAZY:
+        return _importlib.import_module(_LAZY[name])
+    if name == "__version__":
+        return _metadata.version("jaxplain")
     raise AttributeError(f"module 'jaxplain' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What a user may type, the lazy modules and no private ones."""
+    return [*__all__, *_LAZY, "__version__"]

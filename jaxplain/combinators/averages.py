@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxplain._keys import drawn, nothing_drawn
 from jaxplain._numerics.chunking import average, check_chunk, check_samples, leading_size, moments
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, Explain, Function, Key, Method, Tree
 from jaxplain.surrogate import staging
 
@@ -89,6 +90,7 @@ def expected(method: Method) -> Callable[..., Explain]:
     return expected_method
 
 
+@speaks
 def smooth(
     explain: Function,
     *,

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, Explain, Function
 from jaxplain.methods.gradients import guided_backprop
 from jaxplain.named import probes
 
 
+@speaks
 def grad_cam(
     f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0
 ) -> Explain:
@@ -48,6 +50,7 @@ def grad_cam(
     return _cam(f, weigh, at, channel_axis, argnums)
 
 
+@speaks
 def grad_cam_plus_plus(
     f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0
 ) -> Explain:
@@ -85,6 +88,7 @@ def grad_cam_plus_plus(
     return _cam(f, weigh, at, channel_axis, argnums)
 
 
+@speaks
 def layer_cam(
     f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0
 ) -> Explain:
@@ -117,6 +121,7 @@ def layer_cam(
     return _cam(f, weigh, at, channel_axis, argnums)
 
 
+@speaks
 def hires_cam(
     f: Function, *, at: str, channel_axis: int = -1, argnums: Argnums = 0
 ) -> Explain:
@@ -150,6 +155,7 @@ def hires_cam(
     return _cam(f, weigh, at, channel_axis, argnums)
 
 
+@speaks
 def guided_grad_cam(
     f: Function,
     *,

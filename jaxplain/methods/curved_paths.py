@@ -16,6 +16,7 @@ from jaxplain._numerics.chunking import check_chunk, chunked_map
 from jaxplain._numerics.cpu_layout import channels_last
 from jaxplain._numerics.loops import compiled
 from jaxplain._numerics.trees import total, wide_dtype
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.gradients import gradient
 from jaxplain.methods.integrated_gradients import integrated_gradients
@@ -25,6 +26,7 @@ from jaxplain.named import turns
 from jaxplain.surrogate import staging
 
 
+@speaks
 def guided_integrated_gradients(
     f: Function,
     ref: Tree,
@@ -167,6 +169,7 @@ def _advance(ways: Any, slopes: Any, length: Any, high: Any, target: Any, fracti
     return jnp.where(free, jnp.where(share < 1, ways + share * (high - ways), high), ways)
 
 
+@speaks
 def blur_integrated_gradients(
     f: Function,
     *,
@@ -256,6 +259,7 @@ def blur_integrated_gradients(
     return explain
 
 
+@speaks
 def idgi(
     f: Function,
     ref: Tree,

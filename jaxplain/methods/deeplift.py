@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.trees import minus, times, total
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.named import probes
 from jaxplain.surrogate import RuleTable, staging, surrogate_values
@@ -16,6 +17,7 @@ from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.rules.taps import with_taps
 
 
+@speaks
 def deeplift(
     f: Function,
     ref: Tree,

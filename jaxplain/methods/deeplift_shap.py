@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxplain._speaking import speaks
 from jaxplain._types import Explain, Function, Tree
 from jaxplain.combinators import expected
 from jaxplain.methods.deeplift import deeplift
 
 
+@speaks
 def deeplift_shap(
     f: Function,
     refs: Tree,

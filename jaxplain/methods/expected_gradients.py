@@ -10,12 +10,14 @@ import jax.numpy as jnp
 from jaxplain._keys import drawn
 from jaxplain._numerics.chunking import average, check_chunk, check_samples, leading_size
 from jaxplain._numerics.trees import between, minus, times
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, At, Explain, Function, Key, Tree
 from jaxplain.methods.gradients import gradient
 from jaxplain.named import probes
 from jaxplain.surrogate import staging
 
 
+@speaks
 def expected_gradients(
     f: Function,
     refs: Tree,

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 
 from jaxplain import rules
 from jaxplain._keys import nothing_drawn
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.named import probes
 from jaxplain.surrogate import RuleTable, staging, surrogate_values
 
 
+@speaks
 def gradient(
     f: Function, *, at: At | None = None, argnums: Argnums = 0
 ) -> Explain:
@@ -51,6 +53,7 @@ def gradient(
     return explain
 
 
+@speaks
 def saliency(
     f: Function, *, at: At | None = None, argnums: Argnums = 0
 ) -> Explain:
@@ -78,6 +81,7 @@ def saliency(
     return nothing_drawn(lambda *args: jax.tree.map(jnp.abs, explain_gradient(*args)))
 
 
+@speaks
 def input_x_gradient(
     f: Function,
     ref: Tree = 0,
@@ -124,6 +128,7 @@ def input_x_gradient(
     return explain
 
 
+@speaks
 def guided_backprop(
     f: Function, *, at: At | None = None, argnums: Argnums = 0
 ) -> Explain:
@@ -153,6 +158,7 @@ def guided_backprop(
     return _by_table(f, rules.guided_backprop(), at, argnums)
 
 
+@speaks
 def deconvnet(
     f: Function, *, at: At | None = None, argnums: Argnums = 0
 ) -> Explain:

@@ -13,6 +13,7 @@ from jaxplain._numerics.adaptive import Node
 from jaxplain._numerics.chunking import check_chunk, weighted_sum
 from jaxplain._numerics.trees import times, total
 from jaxplain._quadrature import nodes_and_weights
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.gradients import gradient
 from jaxplain.methods.paths import Path, Way, refined
@@ -20,6 +21,7 @@ from jaxplain.named import turns
 from jaxplain.surrogate import staging
 
 
+@speaks
 def integrated_gradients(
     f: Function,
     ref: Tree,

@@ -13,6 +13,7 @@ import numpy as np
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.trees import wide
 from jaxplain._quadrature import gauss_legendre
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, At, Explain, Function, Groups, Tree
 from jaxplain.games.players import as_players, per_element
 from jaxplain.named import turns
@@ -23,6 +24,7 @@ from jaxplain.surrogate.values.lifted import settled
 from jaxplain.surrogate.values.moments import Moments, Nodes, Segment
 
 
+@speaks
 def moment_shapley(
     f: Function,
     ref: Tree,

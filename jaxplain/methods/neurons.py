@@ -14,12 +14,14 @@ from jaxplain._numerics.adaptive import Node
 from jaxplain._numerics.chunking import check_chunk, chunked_map, weighted_sum
 from jaxplain._numerics.trees import times
 from jaxplain._quadrature import nodes_and_weights
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.paths import Path, Way, refined
 from jaxplain.named import probes
 from jaxplain.surrogate import staging
 
 
+@speaks
 def neuron_integrated_gradients(
     f: Function,
     ref: Tree,
@@ -100,6 +102,7 @@ def neuron_integrated_gradients(
     return explain
 
 
+@speaks
 def conductance(
     f: Function,
     ref: Tree,
@@ -181,6 +184,7 @@ def conductance(
     return explain
 
 
+@speaks
 def neuron_conductance(
     f: Function,
     ref: Tree,
@@ -260,6 +264,7 @@ def neuron_conductance(
     return explain
 
 
+@speaks
 def internal_influence(
     f: Function,
     ref: Tree,

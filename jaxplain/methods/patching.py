@@ -11,6 +11,7 @@ from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import weighted_sum
 from jaxplain._numerics.trees import between, minus, times
 from jaxplain._quadrature import nodes_and_weights
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.methods.deeplift import deeplift
 from jaxplain.named import probes
@@ -22,6 +23,7 @@ OUTPUT = "(output)"
 MULTIPLIERS = ("deeplift", "gradient", "integrated")
 
 
+@speaks
 def attribution_patching(
     f: Function,
     corrupted: Any,
@@ -85,6 +87,7 @@ def attribution_patching(
     return explain
 
 
+@speaks
 def edge_attributions(
     f: Function,
     corrupted: Any,

@@ -11,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.trees import total
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, At, Explain, Function, Tree
 from jaxplain.named import probes
 from jaxplain.surrogate import RuleTable, compat, patterns, staging, surrogate_values
@@ -20,6 +21,7 @@ from jaxplain.surrogate.rules.by_name import by_name
 from jaxplain.surrogate.rules.taps import relevance_tap
 
 
+@speaks
 def lrp(
     f: Function,
     *,
@@ -109,6 +111,7 @@ def _received(table: RuleTable, f: Function, zeros: Tree) -> tuple[Any, Any]:
     return y, vjp(jnp.ones_like(y))[0]
 
 
+@speaks
 def attn_lrp(
     f: Function,
     *,
@@ -147,6 +150,7 @@ def attn_lrp(
     return lrp(f, rules=tables.attn_lrp(), at=at, return_gap=return_gap, argnums=argnums)
 
 
+@speaks
 def cp_lrp(
     f: Function,
     *,

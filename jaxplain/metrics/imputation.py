@@ -71,7 +71,8 @@ def linear_imputation(
             """Σ_j w_ij (v_i - v_j) of removed elements: symmetric, and definite by those left."""
             return jnp.where(mask, total * v - neighbours(jnp.where(mask, v, 0)), v)
 
-        mean = known.sum() / jnp.maximum((~mask).sum(), 1).astype(x.dtype)  # of what is left: a start nearby
+        # Of what is left: a start nearby.
+        mean = known.sum() / jnp.maximum((~mask).sum(), 1).astype(x.dtype)
         filled, _ = cg(
             system,
             jnp.where(mask, neighbours(known), 0),

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, Function, Tree
 from jaxplain.methods.audit.report import Audit, Row, hurts
 from jaxplain.methods.audit.watching import Entry, Key, Probe, Watch
@@ -23,6 +24,7 @@ from jaxplain.surrogate.values.lifted import Lifted, settled
 Arrays = Sequence[jax.Array]
 
 
+@speaks
 def audit(
     f: Function,
     ref: Tree,

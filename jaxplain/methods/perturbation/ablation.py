@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, leading_size, weighted_sum
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, At, Explain, Function, Groups, Tree
 from jaxplain.games.game import Shown, game_of, shown_input
 from jaxplain.methods.perturbation.masking import loss, placed
@@ -19,6 +20,7 @@ from jaxplain.named import turns
 from jaxplain.surrogate import staging
 
 
+@speaks
 def ablation(
     f: Function,
     ref: Tree,

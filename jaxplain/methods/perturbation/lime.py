@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxplain._keys import checked
 from jaxplain._numerics.chunking import check_chunk
 from jaxplain._numerics.trees import root
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, Explain, Function, Groups, Key, Tree
 from jaxplain.games import coalitions
 from jaxplain.games.game import make_game
@@ -21,6 +22,7 @@ _SETS = 5000  # LIME's own default number, beside a ridge of 1
 _LASSO = 1e-3  # of f's standard deviation: some 0.1 % of a slope, as the ridge takes
 
 
+@speaks
 def lime(
     f: Function,
     ref: Tree,

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, chunked_map
 from jaxplain._numerics.windows import after_a_change
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, Explain, Function
 from jaxplain.methods.perturbation.masking import one_array
 from jaxplain.surrogate import staging
 
 
+@speaks
 def in_silico_mutagenesis(
     f: Function, *, chunk: int | None = None, argnums: Argnums = 0
 ) -> Explain:

@@ -13,11 +13,13 @@ import numpy as np
 from jaxplain._keys import nothing_drawn
 from jaxplain._numerics.chunking import check_chunk, weighted_sum
 from jaxplain._numerics.windows import after_a_change
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, Explain, Function, Tree
 from jaxplain.methods.perturbation.masking import behind, placed
 from jaxplain.surrogate import staging
 
 
+@speaks
 def occlusion(
     f: Function,
     ref: Tree,

@@ -16,11 +16,13 @@ from jaxplain._numerics.chunking import (
     chunked_map,
     leading_size,
 )
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, Explain, Function, Groups, Key
 from jaxplain.games.players import as_players, per_element
 from jaxplain.surrogate import staging
 
 
+@speaks
 def permutation_importance(
     f: Function,
     *,

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 
 from jaxplain._keys import drawn
 from jaxplain._numerics.chunking import check_chunk, moments
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, Explain, Function, Key, Tree
 from jaxplain.methods.perturbation.masking import behind, one_array
 from jaxplain.surrogate import staging
 
 
+@speaks
 def rise(
     f: Function,
     ref: Tree = 0.0,

@@ -11,11 +11,13 @@ import numpy as np
 
 from jaxplain._keys import drawn
 from jaxplain._numerics.chunking import check_chunk, chunked_map
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, Explain, Function, Groups, Key, Tree
 from jaxplain.games.players import as_players, per_element
 from jaxplain.surrogate import staging
 
 
+@speaks
 def sobol(
     f: Function,
     ref: Tree = 0.0,

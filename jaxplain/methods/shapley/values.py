@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxplain._speaking import speaks
 from jaxplain._types import Argnums, Array, Explain, Function, Groups, Key, Tree
 from jaxplain.games.game import Game, HostGame
 from jaxplain.methods.shapley import estimators, indices, unions
@@ -20,6 +21,7 @@ from jaxplain.methods.shapley.explainer import ENUMERATED, explainer
 from jaxplain.surrogate import staging
 
 
+@speaks
 def shapley_values(
     f: Function,
     refs: Tree,
@@ -105,6 +107,7 @@ def _as_they_are(game: Game, values: Any) -> Any:
     return values
 
 
+@speaks
 def banzhaf_values(
     f: Function,
     refs: Tree,
@@ -148,6 +151,7 @@ def banzhaf_values(
     return explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
 
 
+@speaks
 def kernel_shap(
     f: Function,
     refs: Tree,
@@ -195,6 +199,7 @@ def kernel_shap(
     return explainer(f, refs, scores, samples, groups, chunk, standard_error, argnums)
 
 
+@speaks
 def permutation_shapley(
     f: Function,
     refs: Tree,
@@ -244,6 +249,7 @@ def permutation_shapley(
     )
 
 
+@speaks
 def owen_values(
     f: Function,
     refs: Tree,
@@ -319,6 +325,7 @@ def owen_values(
     )
 
 
+@speaks
 def shapley_interactions(
     f: Function,
     refs: Tree,
