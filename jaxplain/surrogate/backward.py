@@ -105,7 +105,8 @@ def scaled(
     def backward(saved: Any, cotangent: Any) -> Any:
         def times(slope: Any) -> Any:
             # What nobody listens to may have any slope: a case that is not chosen is often a pole.
-            product = slope * cotangent
+            with jax.numpy_dtype_promotion("standard"):  # where a step casts, in the wider
+                product = slope * cotangent
             if not tame:
                 product = jnp.where(cotangent == 0, jnp.zeros_like(product), product)
             return product.astype(slope.dtype)

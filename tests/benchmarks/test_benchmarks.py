@@ -159,6 +159,7 @@ def test_half_precision_stays_half(name):
     assert products and set(products) == {jnp.dtype("bfloat16")}
 
 
+@pytest.mark.promotes
 def test_the_gap_is_what_is_missing():
     contributions, model = explained("mlp", "deeplift")
     rise = speed.rises(model)["ref"]
@@ -169,6 +170,7 @@ def test_the_gap_is_what_is_missing():
     assert speed.completeness_gap(rise, found) == pytest.approx(3.0 / scale, rel=1e-4)
 
 
+@pytest.mark.promotes
 def test_shares_of_groups_are_added_up_once():
     method = METHODS["shapley_values"]
     found, model = explained("bpnet", "shapley_values")
@@ -205,6 +207,7 @@ def test_a_rule_that_computes_its_forward_twice_moves_the_flop_ratio():
     assert costs(model, with_rules(slow)) / gradient > 1.45
 
 
+@pytest.mark.promotes
 def test_what_does_not_fit_is_not_run(monkeypatch):
     monkeypatch.setattr(measure, "memory_limit", lambda device: 0)
     [cell] = speed.measure_model(tiny("mlp"), {BASELINE: METHODS[BASELINE]}, 2, 1, 1.0, int)

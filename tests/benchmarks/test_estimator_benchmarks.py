@@ -22,6 +22,7 @@ def test_exact_values_of_a_table():
     np.testing.assert_allclose(games.shapley(TABLE, N), expected, atol=1e-5)
 
 
+@pytest.mark.promotes
 def test_a_network_s_values_are_means_over_its_background():
     f = lambda x, target: jnp.tanh(x[target]) * x[2]
     xs, refs = jnp.array([[1.0, 2.0, 3.0]]), jnp.array([[0.5, -1.0, 1.0], [0.0, 1.0, 2.0]])

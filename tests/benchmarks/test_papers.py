@@ -27,6 +27,7 @@ def network():
     return digit_conversion.published(PAPERS)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize(("conversion", "method", "expected"), table())
 def test_digit_conversion(network, conversion, method, expected):
     """The drop in log-odds when the pixels that speak most for the first digit are erased."""

@@ -29,6 +29,7 @@ def page(tmp_path, name, found):
     return path.with_suffix(".md").read_text()
 
 
+@pytest.mark.promotes
 def test_equations_hold_and_saturation_is_as_by_hand(tmp_path):
     found = saturation.measure(Options())
     errors = {c["equation"]: c["error"] for c in saturation.of(found, "equation")}

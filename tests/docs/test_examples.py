@@ -4,9 +4,12 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.mark.promotes
 def test_an_attribution_prior_keeps_a_network_off_the_mark(capsys):
     runpy.run_path(str(EXAMPLES / "attribution_prior.py"))["main"](["--steps", "150"])
     printed = re.findall(r"^(.+?) +([\d.]+)% +([\d.]+)%$", capsys.readouterr().out, re.MULTILINE)

@@ -46,6 +46,7 @@ def test_a_rule_of_your_own_runs_and_its_message_is_the_real_one():
     assert blocks(text, "text") == [run(text, "own_rule.md")["message"] + "\n"]
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     "name",
     [

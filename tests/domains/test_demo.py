@@ -33,6 +33,7 @@ def png_size(path):
     return struct.unpack(">II", head[16:24])
 
 
+@pytest.mark.promotes
 def test_relative_gap_of_whole_and_of_half_the_contributions(inked):
     images, classes = inked
     whole = images * classes[:, None, None, None]
@@ -64,6 +65,7 @@ def few(digits):
     return jax.tree.map(lambda array: array[:128], digits)
 
 
+@pytest.mark.promotes
 def test_training_is_reproducible():
     training = few(demo.load_digits(seed=3)[0])
     once, again = (demo.train(training, seed=3, epochs=1, quiet=True) for _ in range(2))

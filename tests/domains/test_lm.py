@@ -217,6 +217,7 @@ def shown(present):
     return np.r_[np.where(LABELS < 0, True, present[np.maximum(LABELS, 0)]), [True] * 3]
 
 
+@pytest.mark.promotes
 def test_citations_are_shapley_values_of_masked_runs():
     cite = functools.partial(jxp.lm.cite, groups=LABELS)
     e, g = jxp.embedded(bag)(IDS)
@@ -366,6 +367,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize(("call", "error", "words"), WRONG)
 def test_what_cannot_be_explained_is_told(call, error, words):
     with pytest.raises(error, match=words):

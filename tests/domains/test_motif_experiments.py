@@ -59,6 +59,7 @@ def test_ablation_takes_a_motif_away():
     np.testing.assert_allclose(genomics.ablate(grammar, 10, 15, halves)(x), 3.5)
 
 
+@pytest.mark.promotes
 def test_orders_of_a_stretch_are_its_own_bases():
     x = BACKGROUNDS[1]
     kept = genomics.ablate(lambda x: x, [5, 30], [9, 40], samples=400, chunk=1)(x, key=KEY)
@@ -141,6 +142,7 @@ letter-probability matrix: alength= 4 w= 2
 """
 
 
+@pytest.mark.promotes
 def test_motifs_of_a_file_are_used_as_they_are(tmp_path):
     path = tmp_path / "motifs.meme"
     path.write_text(MEME)

@@ -100,6 +100,7 @@ def zoo_of(quick):
     return pytest.mark.parametrize("name", some_slow(ZOO, {n for n in ZOO if not quick(n)}))
 
 
+@pytest.mark.promotes
 @zoo_of(lambda n: n in NETWORKS or not (n in BY_HAND or n.startswith(tuple(LATER))))
 def test_sums_to_the_change_in_float32(name, record_property):
     assert_complete(name, jnp.float32, 1e-5, record_property, in_two_parts=False)
@@ -108,6 +109,7 @@ def test_sums_to_the_change_in_float32(name, record_property):
 QUICK_MATHS = [n for n in ZOO if n.startswith("maths_") and n not in SLOW_MATHS][::2]
 
 
+@pytest.mark.promotes
 @zoo_of(lambda name: name in BOTH or name in QUICK_MATHS)
 def test_each_input_sums_to_its_own_part_in_float64(name, record_property, x64):
     limit = 1e-6 if name in FLOAT32_INSIDE else 1e-12
@@ -167,6 +169,7 @@ BATCHED = {
 }
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", BATCHED)
 def test_one_batched_primitive_does_not_mix_its_rows(name, x64):
     """A correction of a whole array's sum, instead of each row's, would leak here."""
@@ -211,6 +214,7 @@ POINTS = np.array([-3.1, -1.0, -0.2, 0.3, 0.9, 1.7, 4.2, 0.4, -0.6, 12.0])
 REFERENCES = np.array([-2.9, 1.3, 0.4, 0.3, -0.8, 1.7000001, -5.0, 0.0, -0.6001, -9.0])
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_a_function_of_one_variable_gets_exactly_its_own_change(name, x64):
     g, weight = ELEMENTWISE[name], jnp.cos(jnp.arange(10.0))
@@ -244,6 +248,7 @@ def test_small_differences_keep_float32s_accuracy(name):
     np.testing.assert_allclose(m, exact, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_perceptrons_agree_with_the_rule_by_hand(name, x64):
     """Multipliers Wᵀ (Δg/Δz ⊙ ·), layer by layer, in numpy."""
@@ -382,6 +387,7 @@ def test_a_frozen_value_is_a_constant():
 # --- a zero reference through twelve norms ------------------------------------------------------
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("place", ["pre", "post"])
 @pytest.mark.parametrize("norm", [zoo.layer_norm, zoo.rms_norm])
 @pytest.mark.parametrize("scan", some_slow([True, False], [False]))
@@ -402,6 +408,7 @@ def test_twelve_normed_layers_stay_well_conditioned(norm, place, scan, record_pr
 DIVISIONS = "attention_cosine maths_cosine maths_cosine_separate mlp_unit mlp_unit_maximum".split()
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", DIVISIONS)
 def test_a_norm_spelled_as_a_division_stays_well_conditioned(name):
     """A reference near zero for what is normalised, by whatever operations."""

@@ -48,6 +48,7 @@ CASES = {
 }
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("table", slow_but(TABLES, ["reveal_cancel"]))
 @pytest.mark.parametrize("case", CASES)
 def test_a_ready_made_rule_is_complete_on_every_table(case, table):
@@ -110,6 +111,7 @@ def test_a_rule_of_another_kind_is_refused_when_it_is_registered():
         jxp.rules.rescale().register(lax.tanh_p, jxp.rules.linear, of=Single)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("f", [
     lambda x: jnp.select([x > 0.4, x > 0], [x * x, jnp.sin(x)], -x),
     lambda x: jnp.piecewise(x, [x < 0], [lambda x: -x, lambda x: 3 * x]),

@@ -125,6 +125,7 @@ def test_strings_and_objects_are_no_arrays(method, x):
         method(lambda x: 0.0, 0.0)(x)
 
 
+@pytest.mark.promotes
 @every_method
 def test_complex_inputs_are_refused(method):
     with pytest.raises(TypeError, match="floating"):
@@ -419,6 +420,7 @@ COUNTING = [
 ]  # fmt: skip
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("rules", PAIRED)
 @pytest.mark.parametrize("f", slow_but(COUNTING, COUNTING[::3]))
 def test_counting_is_complete(f, rules):
@@ -433,6 +435,7 @@ def _complete(f, rules):
             multipliers(f, x, ref, rules=rules)  # which checks the sum
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("rules", ["rescale", "reveal_cancel"])
 @pytest.mark.parametrize("f", [
     lambda x: x.sum() / (x > 0).sum(),
@@ -535,6 +538,7 @@ def test_a_table_of_differences_needs_a_reference():
     lambda x: jnp.where(jnp.argsort(x) < 2, x, 0).sum(),
     lambda x: jnp.sum(jnp.tanh(x)[lax.top_k(x, 2)[1]] ** 2),
 ])  # fmt: skip
+@pytest.mark.promotes
 class TestChoices:
     """What decides is part of f; frozen, f is what it is with its choices at x."""
 

@@ -52,6 +52,7 @@ def masked(mask: str, fill: Any, read: str) -> Callable:
     return f
 
 
+@pytest.mark.promotes
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.sampled_from(list(MASKS)), st.sampled_from(FILLS), st.sampled_from(list(READS)))
 def test_finite_and_complete(mask, fill, read):
@@ -201,6 +202,7 @@ def test_masks_of_half_precision(read):
             np.testing.assert_allclose(found.astype(float), exact(X[1]), 0.05, 0.02)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("bias", [False, True])
 def test_attention_to_padding_found_from_x(bias):
     """At a reference of zeros every key is padding: the softmax is even."""

@@ -134,6 +134,7 @@ def test_interventions_replace_what_follows():
                                   3 * jnp.eye(3)[::-1])  # fmt: skip
 
 
+@pytest.mark.promotes
 def test_vmap_grad_and_several_arguments():
     f = lambda x, w, scale=1.0: (jxp.tag(scale * x * w, "h") ** 2).sum()
     xs, w = jnp.arange(6.0).reshape(2, 3), jnp.array([1.0, 2.0, 3.0])

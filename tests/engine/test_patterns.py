@@ -141,6 +141,7 @@ SPELLINGS = {
 }
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_found(name):
     kind, f, axis = SPELLINGS[name]
@@ -153,6 +154,7 @@ def test_found(name):
     np.testing.assert_allclose(m, expected(kind, x, ref, ct, axis), 1e-4, 1e-5)
 
 
+@pytest.mark.promotes
 def test_ragged_last_chunk_of_a_map():
     """`lax.map` in batches of two over three rows: a scan and a remainder."""
     f = read(lambda x: lax.map(jax.nn.softmax, x, batch_size=2))
@@ -196,6 +198,7 @@ PARTLY_FOUND: dict[str, Callable] = {
 }
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", [*NOT_FOUND, *PARTLY_FOUND])
 def test_not_found(name):
     f = read((NOT_FOUND | PARTLY_FOUND)[name])
@@ -207,6 +210,7 @@ def test_not_found(name):
     multipliers(f, x, ref)  # are complete
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
 def test_a_shift_that_varies_is_part_of_the_logits(name):
     """softmax(x - v) is one, and of x - v."""
@@ -239,6 +243,7 @@ FAMILIES: dict[str, Callable] = {
 }
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", FAMILIES)
 def test_large_logits(name):
     f = read(FAMILIES[name])
@@ -320,6 +325,7 @@ HALF = [
 ]
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize(("name", "dtype"), HALF)
 def test_half_precision(name, dtype):
     """Sums run in float32 and come back, which hides no pattern."""
@@ -380,6 +386,7 @@ def test_relu_is_found(name):
     np.testing.assert_allclose(jxp.deconvnet(f)(X), CT * (CT > 0))
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", NOT_RELU)
 def test_relu_is_not_found(name):
     f = lambda x: jnp.sum(CT * NOT_RELU[name](x))

@@ -654,6 +654,7 @@ UNARY = [
 ]
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", some_slow(NAMES, UNARY))
 def test_complete_in_float32(name):
     check_complete(name, jnp.float32, 1e-5)

@@ -26,6 +26,7 @@ def contributions(g: Callable, x: Any, ref: Any) -> np.ndarray:
 # Products.
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     "f",
     [
@@ -290,6 +291,7 @@ def test_overlapping_windows_have_a_winner_each():
     assert_close(m * (x - ref), expected)
 
 
+@pytest.mark.promotes
 def test_minimum_is_a_maximum_turned():
     x, ref = draw(1, 3, 5), draw(2, 3, 5)
     of_min = multipliers(lambda x: read(partial(jnp.min, axis=1))(x), x, ref)
@@ -515,6 +517,7 @@ CONTROL: dict[str, tuple[Callable, Callable]] = {
 }
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", CONTROL)
 def test_control_flow_is_what_it_means(name):
     written, unrolled = map(read, CONTROL[name])
@@ -565,6 +568,7 @@ COMPLEX: dict[str, Callable] = {
 }
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", COMPLEX)
 def test_complex(name):
     """Each row of a batch within f keeps its own change."""
@@ -638,6 +642,7 @@ PATHS: dict[str, Callable] = {
 }
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", ["cumlogsumexp", "cumprod"])
 def test_path_integral_is_integrated_gradients(name):
     f = read(PATHS[name])
@@ -646,6 +651,7 @@ def test_path_integral_is_integrated_gradients(name):
     np.testing.assert_allclose(m * (x - ref), jxp.integrated_gradients(f, ref)(x), 1e-6, 1e-6)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", PATHS)
 def test_path_integral_is_differentiable(name):
     """A loss over attributions, against central differences."""
@@ -668,6 +674,7 @@ def test_large_numbers_that_cancel_later_keep_their_change(dtype):
 # Sums of independent parts.
 
 
+@pytest.mark.promotes
 def test_parts_keep_their_own_change():
     """Contributions rescaled to the right sum would pass elsewhere, and fail here."""
     parts = {

@@ -132,6 +132,7 @@ def check_complete(name: str, x: Any, x0: Any, dtype: Any) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("dtype", some_slow(DTYPES, DTYPES[1:3]))
 @pytest.mark.parametrize("name", some_slow(FUNCTIONS, SPECIAL))
 def test_complete_at_any_step(name, dtype, x64):
@@ -142,6 +143,7 @@ def test_complete_at_any_step(name, dtype, x64):
 DIGITS = [name for name in FUNCTIONS if name not in SPECIAL][::2]
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", slow_but(FUNCTIONS, DIGITS))
 def test_slope_keeps_its_digits(name, x64):
     """float32 beside float64: off by Δy's rounding over Δ, or by eps^⅔ of the steepest slope."""
@@ -169,6 +171,7 @@ def compiled_gradient(name: str) -> Callable:
     return jax.jit(jax.vmap(jax.grad(FUNCTIONS[name].f)))
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", ["acos", "asinh", "digamma", "erf", "lgamma", "root", "tan"])
 @given(
     x0=st.floats(0, 1),
@@ -278,6 +281,7 @@ def reading(name: str) -> Callable:
     return f
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", PATHS)
 def test_path_integral_keeps_its_digits(name, x64):
     """float32 beside float64, from no step to a long one, complete at each."""

@@ -130,6 +130,7 @@ def check_own(contributions: Any, x: Any, ref: Any) -> None:
     assert_close(contributions, g(x) - g(ref))
 
 
+@pytest.mark.promotes
 def test_own_primitive():
     x, ref = draw(1, 3), draw(2, 3)
     explain = jxp.deeplift(own, ref, rules=TABLE)

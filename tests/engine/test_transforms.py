@@ -416,6 +416,7 @@ def test_guided_backprop_and_deconvnet_follow_their_formulas():
         close(jxp.deconvnet(f)(x), expected["deconvnet"])
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("method", [jxp.guided_backprop, jxp.deconvnet])
 @pytest.mark.parametrize("name", ["mlp_tanh", "rnn_lstm", "transformer_pre_norm", "maths_sort"])
 def test_without_relus_the_gradients_tables_are_the_gradient(name, method):

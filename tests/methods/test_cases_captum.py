@@ -294,6 +294,7 @@ def row_sums(scores):
     return sum(np.asarray(array(s)).reshape(len(s), -1).sum(-1) for s in scores)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("case", WITH_DELTA, ids=lambda case: case["id"])
 def test_model(case):
     x, others = attributed(case)
@@ -308,6 +309,7 @@ def test_model(case):
 QUICK = one_of_each(SCORED, lambda case: (case["method"], is_layer(case)))
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case["id"])
 def test_scores(case):
     scores = attributions(case)
@@ -323,6 +325,7 @@ def test_scores(case):
         assert_close(got, wanted, case["tolerance"], case["tolerance_mode"])
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("case", QUADRATURE, ids=lambda case: case["id"])
 def test_quadrature(case):
     """Integrated gradients of Σ x_kᵏ⁺¹/(k+1) from 0 to 1 are Σ_i w_i α_iᵏ: all the moments of

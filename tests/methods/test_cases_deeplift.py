@@ -82,6 +82,7 @@ def scalar(case):
     return lambda x: jnp.ravel(model(x))[case["target"]]
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("case", [c for c in SCORED if "output" in c], ids=lambda c: c["id"])
 def test_model(case):
     x = array(case["input"])
@@ -91,6 +92,7 @@ def test_model(case):
     np.testing.assert_allclose(f(ref), case["reference_output"], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("case", SCORED, ids=lambda c: c["id"])
 def test_scores(case):
     x = array(case["input"])
@@ -110,6 +112,7 @@ def test_scores(case):
         assert_close(scores[rows], array(case["expected"]["value"])[rows], tolerance)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("case", IN_PARTS, ids=lambda c: c["id"])
 def test_parts_of_an_affine_map(case):
     """The positive and the negative part of what it returns, and their multipliers."""

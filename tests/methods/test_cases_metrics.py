@@ -144,6 +144,7 @@ def test_every_case_is_scored():
 QUICK = one_of_each(CASES, lambda case: case["metric"])
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case["id"])
 def test_in_double_precision(case, x64):
     check(case, case["tolerance"])
@@ -158,6 +159,7 @@ def test_in_single_precision(case):
 CURVES = [case for case in CASES if "fractions" in case]
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("case", CURVES, ids=lambda case: case["id"])
 def test_the_curve_itself(case, x64):
     metric = jxp.metrics.perturbation_curve(

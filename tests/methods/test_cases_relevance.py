@@ -337,6 +337,7 @@ CHECKS = {
 QUICK = one_of_each(CASES, lambda case: (case["method"], case.get("rule")))
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case["id"])
 def test_case(case):
     CHECKS[case["method"]](case)

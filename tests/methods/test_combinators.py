@@ -169,6 +169,7 @@ def test_transformations(chunk, params):
     trees_close(jax.vmap(by_refs)(jnp.stack([refs, 2 * refs]))[0], eager[0])
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("standard_error", some_slow([True, False], [False]))
 def test_losses_over_averages_train(standard_error, params):
     x, refs = normal(1, WIDTH), normal(2, REFERENCES, WIDTH)
@@ -270,6 +271,7 @@ def nearby(x, key):
     return x + jax.random.normal(key, (5, *x.shape))
 
 
+@pytest.mark.promotes
 def test_drawn_references(params):
     xs, keys = normal(1, 3, WIDTH), jax.random.split(KEY, 3)
     explain = jxp.deeplift_shap(f, nearby)
@@ -283,6 +285,7 @@ def test_drawn_references(params):
     trees_close(chunked, looped[0])
 
 
+@pytest.mark.promotes
 def test_noise_and_drawn_references_compose(params):
     x = normal(1, WIDTH)
     explain = jxp.deeplift_shap(f, nearby)
@@ -325,6 +328,7 @@ def test_errors_of_references(params):
         of(tree(1, 2), rules="rescaled")
 
 
+@pytest.mark.promotes
 def test_errors_of_keys(params):
     x = normal(1, WIDTH)
     with pytest.raises(TypeError, match=r"key=jax.random.key\(0\).*refs, which is a function"):
@@ -389,6 +393,7 @@ def test_errors_of_smooth():
 # Sums.
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("chunk", [None, 1, 4, 10])
 def test_sums_in_chunks(chunk):
     items = {"a": normal(1, 10, 3), "b": jnp.arange(10)}

@@ -84,6 +84,7 @@ SPELLINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_rows_are_found_and_f_is_a_function_of_them(spelling):
     f, expected = SPELLINGS[spelling]
@@ -96,6 +97,7 @@ def test_rows_are_found_and_f_is_a_function_of_them(spelling):
     assert jax.jvp(g, (e,), (jnp.ones_like(e),))[1].any()
 
 
+@pytest.mark.promotes
 def test_several_tables_are_a_tree_in_order_of_use_with_their_names():
     def f(x):
         token = jxp.tag(TABLE[x["id"]].astype(float), "word")
@@ -137,6 +139,7 @@ def test_other_arguments_stay_arguments():
     np.testing.assert_allclose(whole[1], scores(batch[1]), atol=1e-6)
 
 
+@pytest.mark.promotes
 def test_the_words_of_the_errors():
     with pytest.raises(ValueError, match=r"no row of a floating table .*int32\[4\].*`at=`"):
         jxp.embedded(lambda i: i.astype(float))(IDS)

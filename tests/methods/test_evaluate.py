@@ -72,6 +72,7 @@ def whole():
         return quiet(METHODS, METRICS, XS, TARGETS, key=KEY, masks=MASKS)
 
 
+@pytest.mark.promotes
 def test_its_parts():
     table = whole()
     assert table.scores.shape == (4, len(METRICS), 5)
@@ -84,6 +85,7 @@ def test_its_parts():
 ALONE = ["deletion", "infidelity", "sensitivity", "randomisation", "mass"]
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", slow_but(METRICS, ALONE))
 def test_a_metric_alone_gives_its_column(name):
     """Though in company curves share points, perturbations and explanations."""
@@ -92,6 +94,7 @@ def test_a_metric_alone_gives_its_column(name):
     np.testing.assert_allclose(table.scores[:, 0], column, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.promotes
 def test_a_metric_called_by_itself_gives_the_same():
     table, c = whole(), jxp.deeplift(f, 0.3)(XS[1], TARGETS[1])
     row = table.scores[table.methods.index("DeepLIFT"), :, 1]
@@ -102,6 +105,7 @@ def test_a_metric_called_by_itself_gives_the_same():
     np.testing.assert_allclose(mass, row[table.metrics.index("mass")], rtol=1e-4)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("chunk", slow_but([1, 2, None], [2]))
 def test_neither_chunk_nor_neighbours_nor_their_order_change_a_score(chunk):
     few = {n: METRICS[n] for n in ("deletion", "faithfulness", "infidelity", "sensitivity")}
@@ -121,12 +125,14 @@ def test_the_same_key_gives_the_same_table_and_another_key_another():
     assert (run(KEY) != run(jax.random.key(8))).all()
 
 
+@pytest.mark.promotes
 def test_perturbations_are_the_same_for_all_methods():
     twice = {"one": METHODS["DeepLIFT"], "other": METHODS["DeepLIFT"]}
     table = quiet(twice, METRICS, XS, TARGETS, key=KEY, masks=MASKS)
     np.testing.assert_array_equal(table.scores[0], table.scores[1])
 
 
+@pytest.mark.promotes
 def test_what_is_equal_is_evaluated_once():
     e = whole().evaluations
     # Subsets and perturbations once for all methods, with f(x) and f(ref).
@@ -139,6 +145,7 @@ def test_what_is_equal_is_evaluated_once():
     assert e.per_method == 20 + 14 / 4
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("chunk", [2, None])
 def test_each_method_is_traced_once(chunk):
     chex.clear_trace_counter()
@@ -362,6 +369,7 @@ def test_undefined_scores_are_left_out():
     assert table.best() == {"k0": "m0"}
 
 
+@pytest.mark.promotes
 def test_markdown_pandas_and_a_picture():
     table = whole()
     text = table.to_markdown()

@@ -185,6 +185,7 @@ BY_HAND = {
 }
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", ["embed", "block/0", "block/1"])
 @pytest.mark.parametrize("method", slow_but([m for m in BY_HAND if BY_HAND[m]], ["deeplift"]))
 def test_token_ids_are_explained_by_the_named_value(method, name):
@@ -194,6 +195,7 @@ def test_token_ids_are_explained_by_the_named_value(method, name):
     close(jax.jit(BY_HAND[method](text, PAD, at=name))(IDS), by_hand)
 
 
+@pytest.mark.promotes
 def test_all_values_in_one_pass_are_complete_and_agree_with_each_alone():
     scores, gaps = jax.jit(jxp.deeplift(text, PAD, at="**", return_gap=True))(IDS)
     assert set(scores) == {"embed", "block/0", "block/1"}
@@ -202,6 +204,7 @@ def test_all_values_in_one_pass_are_complete_and_agree_with_each_alone():
         close(score, jax.jit(jxp.deeplift(text, PAD, at=name))(IDS))
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("method", [jxp.conductance, jxp.neuron_integrated_gradients])
 def test_the_path_of_ids_is_straight_between_what_they_look_up(method):
     h, h0 = looked_up(text, "embed", IDS, PAD)
@@ -218,6 +221,7 @@ def test_the_path_of_ids_is_straight_between_what_they_look_up(method):
             np.testing.assert_allclose(got.sum(), text(IDS) - text(PAD), rtol=1e-4)
 
 
+@pytest.mark.promotes
 def test_slopes_at_a_value_need_no_slope_of_the_ids():
     h = looked_up(text, "embed", IDS)[0]
     slope = jax.grad(upper(text, "embed", IDS))(h)
@@ -232,6 +236,7 @@ def test_slopes_at_a_value_need_no_slope_of_the_ids():
     assert jxp.internal_influence(text, PAD, at="embed")(IDS).shape == (4, 3)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("multipliers", ["deeplift", "gradient", "integrated"])
 def test_patching_takes_ids(multipliers):
     options = dict(at=["embed", "block/0"], multipliers=multipliers)
@@ -244,6 +249,7 @@ def test_patching_takes_ids(multipliers):
         np.testing.assert_allclose(nodes["embed"].sum(), text(PAD) - text(IDS), rtol=1e-4)
 
 
+@pytest.mark.promotes
 def test_backgrounds_of_ids():
     refs = jnp.stack([PAD, IDS, PAD[::-1]])
     got = jax.jit(jxp.deeplift_shap(text, refs, at="embed"))(IDS)
@@ -255,6 +261,7 @@ def test_backgrounds_of_ids():
     assert jxp.ablation(text, 0.0, at="embed")(IDS).shape == (4, 3)
 
 
+@pytest.mark.promotes
 def test_a_batch_of_ids_and_scores_that_are_differentiated_again():
     ids = jnp.stack([IDS, PAD, IDS[::-1]])
     explain = jxp.deeplift(text, PAD, at="embed")
@@ -347,6 +354,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("method", REFUSED)
 def test_what_needs_a_slope_of_the_input_says_where_to_look(method):
     with pytest.raises(TypeError, match=r"embedding.*`at=`.*only evaluate f"):

@@ -190,6 +190,7 @@ explain_blur = functools.partial(
 )
 
 
+@pytest.mark.promotes
 def test_blur_goes_through_the_layers_as_the_image_sharpens():
     explain = jax.jit(explain_blur(at="first"))
     scores, gap = explain(IMAGE)
@@ -237,6 +238,7 @@ def naive_conductance(f, name, steps):
     return jax.jit(jax.vmap(at_alpha))((jnp.arange(steps) + 0.5) / steps).mean(0)
 
 
+@pytest.mark.promotes
 def test_conductance_is_its_definition():
     each = naive_conductance(network, "second", 20)
     midpoint = dict(steps=20, quadrature="midpoint")
@@ -247,6 +249,7 @@ def test_conductance_is_its_definition():
     np.testing.assert_allclose(jax.jit(through(index=2))(X), each[2], atol=1e-5)
 
 
+@pytest.mark.promotes
 def test_neuron_integrated_gradients_and_conductance_agree():
     errors, gaps = [], []
     for steps in (4, 256):
@@ -269,6 +272,7 @@ def test_what_is_linear_above_the_layer_is_complete_at_any_step_count(quadrature
     np.testing.assert_allclose(jax.jit(explain)(X).sum(), change(f), atol=1e-5)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_the_papers_form_takes_values_and_gradients_at_the_steps_ends(chunk):
     points = REF + jnp.linspace(0, 1, 6)[:, None] * (X - REF)

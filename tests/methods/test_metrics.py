@@ -206,6 +206,7 @@ def test_the_best_scale_makes_units_irrelevant():
 # Sensitivity
 
 
+@pytest.mark.promotes
 def test_sensitivity_of_a_linear_explanation_is_known():
     explain, key = lambda x: 3.0 * x, jax.random.key(0)
     at = functools.partial(jxp.max_sensitivity, explain, radius=0.1, samples=5)
@@ -240,6 +241,7 @@ PARAMS = {
 }
 
 
+@pytest.mark.promotes
 def test_layers_are_redrawn_from_the_top_from_below_or_each_alone():
     seen = lambda params, x: jnp.concatenate(
         [params["layer_2"]["w"][0], params["layer_10"]["w"][:, 0]]
@@ -320,6 +322,7 @@ def test_a_map_that_knows_nothing_scores_the_masks_share():
     assert jxp.localisation_auc(flat, MASK) == pytest.approx(0.5)
 
 
+@pytest.mark.promotes
 def test_the_tolerance_is_a_distance():
     c = jnp.zeros((9, 9)).at[1, 1].set(1.0)
     for place, distance in (((1, 4), 3), ((3, 3), 8**0.5), ((8, 8), 98**0.5)):

@@ -110,6 +110,7 @@ def test_cubics_are_exact_between_any_nodes(x64):
     np.testing.assert_allclose(scores, [1 + 0.09e-3, 16], rtol=1e-6)
 
 
+@pytest.mark.promotes
 def test_each_example_of_a_batch_meets_the_tolerance():
     xs = jnp.stack([X, REF + 0.01, X**2, REF])
     explain = jxp.integrated_gradients(smooth, REF, tolerance=1e-3, multiply=False, return_gap=True)
@@ -123,6 +124,7 @@ def test_each_example_of_a_batch_meets_the_tolerance():
     np.testing.assert_allclose(one, average[0], atol=1e-5)
 
 
+@pytest.mark.promotes
 def test_a_tolerance_in_half_precision():
     """As near as f's own rounding lets it come."""
     x, f = X.astype(jnp.bfloat16), lambda x: jnp.tanh(x / 2).sum()
@@ -177,6 +179,7 @@ def test_expected_gradients_of_linear_functions_are_exact(samples):
     np.testing.assert_allclose(got, w * (X - REFS.mean(0)), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.promotes
 def test_expected_gradients_converge_with_honest_errors():
     exact = jax.jit(jxp.expected(jxp.integrated_gradients)(smooth, REFS))(X)
     explain = jxp.expected_gradients(smooth, REFS, samples=100, chunk=30, standard_error=True)

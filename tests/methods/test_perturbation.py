@@ -33,6 +33,7 @@ def lost(mask):
 # Ablation and occlusion.
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("chunk", [None, 5])
 def test_ablation_puts_groups_to_the_reference(chunk):
     labels = np.array([[0, 0, 2, 2], [5, 5, 2, 2], [5, 5, 5, 0]])
@@ -96,6 +97,7 @@ def test_leaves_are_occluded_one_at_a_time():
 # Shuffles and random masks.
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("chunk", [None, 1, 7])
 def test_permutation_importance_is_the_variance_lost(chunk):
     """A linear model's squared error grows by 2 w² Var x when a feature is shuffled."""

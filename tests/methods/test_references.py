@@ -127,6 +127,7 @@ def test_blur_keeps_constants_sums_and_types():
     np.testing.assert_allclose(jax.vmap(blur)(images), looped, rtol=1e-6)
 
 
+@pytest.mark.promotes
 def test_uniform_noise():
     x = {"a": jnp.zeros((3, 4)), "b": jnp.zeros((), jnp.float16)}
     low, high = {"a": jnp.array([0.0, 1.0, 2.0, 3.0]), "b": -1.0}, 5.0

@@ -80,6 +80,7 @@ def test_spellings_of_a_layer_are_one(name, spelling, x64):
     close(scores(f, x, name), plain_scores(name), **tolerance)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", some_slow(TABLES, TABLES.keys() - {"alpha_beta"}))
 def test_batch_norm_is_merged_into_the_layer_before_it(name, x64):
     x = draw(6, 4)
@@ -90,6 +91,7 @@ def test_batch_norm_is_merged_into_the_layer_before_it(name, x64):
     close(scores(by_element, x, name), scores(merged, x, name))
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", some_slow(TABLES, TABLES.keys() - {"gamma"}))
 def test_batch_norm_of_a_convolution(name, x64):
     image, kernel, head = draw(1, 6, 6, 2), draw(2, 3, 3, 2, 4), draw(3, 4, 4, 4)
@@ -105,6 +107,7 @@ def test_batch_norm_of_a_convolution(name, x64):
     close(normed, merged)
 
 
+@pytest.mark.promotes
 def test_a_scale_of_every_output_is_part_of_the_layer(x64):
     """One that no weight has: P and N are told apart by its sign, too."""
     x, scale = draw(6, 3, 4), draw(7, 3, 5)

@@ -103,11 +103,13 @@ def test_every_case_is_scored():
     assert rest == {"interaction_indices", "shapley_conditional"}  # the last: another v than ours
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("case", SCORED, ids=operator.itemgetter("name"))
 def test_case(case, x64):
     np.testing.assert_allclose(METHODS[case["method"]](case), case["expected"], atol=case["tol"])
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("case", INTERACTIONS, ids=operator.itemgetter("name"))
 def test_interactions(case, x64):
     expected, n = case["expected"], case["n_players"]
@@ -181,6 +183,7 @@ def test_additive_games_of_many_players_are_exact(x64):
         np.testing.assert_allclose(scores, exact, atol=1e-10)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", sampled(0))
 def test_estimates_are_near_and_their_errors_honest(name, network):
     """The squared error in standard errors is about 1 in the mean over players, keys, outputs."""
@@ -259,6 +262,7 @@ def six(network):
     return f, x, interactions, masks
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("index", ["SII", "STII", "FSII"])
 def test_interactions_from_the_moebius_transform(index, order, six, x64):
@@ -285,6 +289,7 @@ def test_sampled_interactions():
         np.testing.assert_allclose(got, exact, atol=2e-3)
 
 
+@pytest.mark.promotes
 def test_sampled_interactions_have_errors(network):
     f = lambda x: network(x)[0]
     exact = run(jxp.shapley_interactions(f, 0.0), X)
@@ -337,6 +342,7 @@ def test_the_least_budget_tells_all_players_apart(n):
 # Unions.
 
 
+@pytest.mark.promotes
 def test_owen_values_in_orders_one_by_one(network, x64):
     """The mean over all orders in which no union of two levels is interrupted."""
     n = 6
@@ -499,6 +505,7 @@ def test_errors_of_groups():
         jxp.shapley_values(jnp.sum, 0.0)(jnp.ones(0))
 
 
+@pytest.mark.promotes
 def test_errors_of_references_and_outputs():
     with pytest.raises(ValueError, match="does not broadcast"):
         jxp.shapley_values(jnp.sum, jnp.ones(3))(jnp.ones(4))

@@ -18,6 +18,7 @@ ROUTED = {"mixture_of_experts"}  # may leave a gap, which is another test's subj
 
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", slow_but(ARCHITECTURES, QUICK))
 def test_complete_in_float32(name, record_property):
     m = ARCHITECTURES[name]()
@@ -66,6 +67,7 @@ def test_both_ways_to_gate_are_one_function():
     np.testing.assert_allclose(one_hot_gates(x, 2), threshold_gates(x, 2), rtol=1e-5)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("seed", range(2))
 def test_routing_by_threshold_is_carried_where_it_flips(seed, x64):
     f, p = routed(threshold_gates, k=1)
@@ -76,6 +78,7 @@ def test_routing_by_threshold_is_carried_where_it_flips(seed, x64):
     np.testing.assert_allclose(scores.sum(), f(x) - f(-x), rtol=1e-9)
 
 
+@pytest.mark.promotes
 def test_routing_that_agrees_leaves_no_gap(x64):
     f, p = routed(one_hot_gates)
     x, ref = (cast(draw(4, seed=seed), jnp.float64) for seed in (0, 1))
@@ -87,6 +90,7 @@ def test_routing_that_agrees_leaves_no_gap(x64):
     np.testing.assert_allclose(scores.sum(), f(x) - f(ref), rtol=1e-9)
 
 
+@pytest.mark.promotes
 def test_a_route_is_part_of_f_and_frozen_on_request(x64):
     """Its flip is explained with it; where it is x's own, the flip stays an explicit rest."""
     f, p = routed(one_hot_gates, k=1)
@@ -233,6 +237,7 @@ def by_haiku(p):
     return lambda x: transformed.apply(params, averages, None, x)[0][1]
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("write", [by_linen, by_nnx, by_equinox, by_haiku])
 def test_one_architecture_has_one_explanation(write):
     p = weights(

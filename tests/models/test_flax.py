@@ -92,6 +92,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.promotes
 def test_the_function_is_the_model_in_evaluation(linen):
     model, variables = linen
     f = logits(linen)
@@ -323,6 +324,7 @@ def test_what_methods_return_is_named(library):
     np.testing.assert_allclose(scores.sum(), h(IDS) - h(0 * IDS), rtol=1e-4)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("library", LANGUAGE)
 def test_keywords_and_arguments_made_of_others(library):
     f = LANGUAGE[library](mask=MASK)

@@ -30,6 +30,7 @@ def own_calls(model):
     return [vars(layer).get("call") for layer in model._flatten_layers()]
 
 
+@pytest.mark.promotes
 def test_layers_are_named_by_path_and_the_model_is_as_it_was(model):
     f = jxp.keras.function(model)
     before = [np.array(v.value) for v in model.variables]
@@ -43,6 +44,7 @@ def test_layers_are_named_by_path_and_the_model_is_as_it_was(model):
     jax.tree.map(np.testing.assert_array_equal, before, [v.value for v in model.variables])
 
 
+@pytest.mark.promotes
 def test_every_layer_is_complete(model):
     f = jxp.logit(jxp.keras.function(model), 1)
     scores, gaps = jax.jit(jxp.deeplift(f, 0.0, at="**", return_gap=True))(X)
@@ -50,6 +52,7 @@ def test_every_layer_is_complete(model):
     assert max(abs(gap) for gap in gaps.values()) < 1e-5
 
 
+@pytest.mark.promotes
 def test_maps_of_a_convolution(model):
     f = jxp.logit(jxp.keras.function(model), 1)
     for method in (jxp.grad_cam, jxp.hires_cam, jxp.layer_cam):
@@ -57,6 +60,7 @@ def test_maps_of_a_convolution(model):
         assert cam.shape == (6, 6) and abs(cam).max() > 0
 
 
+@pytest.mark.promotes
 def test_a_call_of_ones_own_comes_back_and_errors_leave_nothing(model):
     conv = model.get_layer("conv")
     own = conv.call
@@ -72,6 +76,7 @@ def test_a_call_of_ones_own_comes_back_and_errors_leave_nothing(model):
     assert own_calls(model) == [None] * len(own_calls(model))
 
 
+@pytest.mark.promotes
 def test_threads_do_not_name_for_each_other(model):
     found = []
 
@@ -89,6 +94,7 @@ def test_threads_do_not_name_for_each_other(model):
     assert own_calls(model) == [None] * len(own_calls(model))
 
 
+@pytest.mark.promotes
 def test_token_ids_of_a_recurrent_model():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([
@@ -114,6 +120,7 @@ class Twice(keras.Model):
         return {"a": self.dense(self.dense(x)), "b": x}
 
 
+@pytest.mark.promotes
 def test_a_model_of_ones_own():
     model = Twice()
     with pytest.raises(ValueError, match="no weights yet"):

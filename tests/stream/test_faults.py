@@ -96,6 +96,7 @@ def emptied(content):
     return b""
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", ["contributions/c/3/0", "prediction/c/3", "status/c/3"])
 def test_broken_files_are_found_and_made_again(tmp_path, name, whole):
     for damage in (cut, flipped, emptied, None):

@@ -15,12 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplain._speaking import speaks
-
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
-@speaks
 def kernel_shap(masks: np.ndarray, odd: Any, with_error: bool) -> tuple[Any, Any]:
     """Shapley values (players, *outputs) and their errors from a design's odd values."""
     players = masks.shape[1]
