@@ -16,6 +16,7 @@ from jaxplain.plots.matrix import Page as Page
 from jaxplain.plots.matrix import token_matrix as token_matrix
 from jaxplain.plots.sequences import logo as logo
 from jaxplain.plots.sequences import logos as logos
+from jaxplain.plots.sequences import mutations as mutations
 from jaxplain.plots.sequences import time_series as time_series
 from jaxplain.plots.text import Html as Html
 from jaxplain.plots.text import tokens as tokens

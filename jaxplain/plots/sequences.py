@@ -119,6 +119,66 @@ def logos(
     return axes
 
 
+def mutations(
+    gains: Any,
+    x: Any,
+    *,
+    alphabet: str = "ACGT",
+    start: int = 0,
+    window: tuple[int, int] | None = None,
+    percentile: float = 100.0,
+    label: str = "gain",
+    ax: Any = None,
+) -> Any:
+    r"""What f gains by each substitution: letters by positions, a dot at the letter that is there.
+
+    Args:
+      gains: (length, letters), as `jaxplain.in_silico_mutagenesis` gives them.
+      x: the sequence, one-hot (length, letters).
+      alphabet: the letters, in the order of the second axis.
+      start: the first position's number on the axis.
+      window: (first, last + 1) of the positions shown, in the numbers of the axis; None all.
+      percentile: of the strengths, where the colours end.
+      label: of the colour bar.
+      ax: axes to draw on; None makes a figure.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ValueError: shapes that do not match, numbers not finite, a window outside of the sequence.
+
+    Example:
+      >>> import numpy as np, jaxplain as jxp
+      >>> x = np.eye(4)[[2, 0, 3, 0]]  # GATA
+      >>> ax = jxp.plots.mutations(-(1 - x), x)
+      >>> [tick.get_text() for tick in ax.get_yticklabels()]
+      ['A', 'C', 'G', 'T']
+    """
+    gains = numbers(gains, "gains", 2)
+    if gains.shape[1] != len(alphabet) or np.shape(x) != gains.shape:
+        raise ValueError(f"gains {gains.shape} and x {np.shape(x)} for the letters {alphabet!r}")
+    first, last = window or (start, start + len(gains))
+    if not start <= first < last <= start + len(gains):
+        raise ValueError(f"the window {window} of positions {start} to {start + len(gains) - 1}")
+    shown = slice(first - start, last - start)
+    gains, x = gains[shown], np.asarray(x)[shown]
+    ax = new_axes(ax, (min(14, max(4, 0.16 * len(gains))), 1.8))
+    limit = strongest(gains, percentile)
+    drawn = ax.imshow(
+        gains.T, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest",
+        extent=(first - 0.5, last - 0.5, len(alphabet) - 0.5, -0.5),
+    )  # fmt: skip
+    there, letters = np.nonzero(x)
+    ax.scatter(first + there, letters, s=6, color="0.2", linewidths=0)
+    ax.set_yticks(range(len(alphabet)), list(alphabet))
+    bar = ax.figure.colorbar(drawn, ax=ax, pad=0.01)
+    few_ticks(bar)
+    bar.set_label(label, fontsize=9)
+    bar.outline.set_visible(False)
+    return ax
+
+
 def time_series(
     scores: Any,
     x: Any,

@@ -393,3 +393,25 @@ def test_names_come_from_tables(ax):
     assert names_of(plots.bar(row, ax=ax)) == ["dose", "age"]
     ax.clear()
     assert names_of(plots.bar(row.to_numpy(), values=row, ax=ax)) == ["dose = -3", "age = 1"]
+
+
+def test_mutations_mark_the_letters_that_are_there():
+    x = np.eye(4)[[2, 0, 3, 0, 1]]
+    gains = np.arange(20.0).reshape(5, 4) * (1 - x)
+    ax = plots.mutations(gains, x, start=100, window=(101, 104))
+    [drawn], [dots] = ax.images, ax.collections
+    np.testing.assert_array_equal(drawn.get_array(), gains[1:4].T)
+    low, high = drawn.get_clim()
+    assert low == -high == -gains[1:4].max()
+    assert dots.get_offsets().tolist() == [[101, 0], [102, 3], [103, 0]]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == list("ACGT")
+    assert ax.get_xlim() == (100.5, 103.5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "words"),
+    [((5, 3), None, "for the letters"), ((5, 4), (3, 9), "the window"), ((4, 4), None, "and x")],
+)
+def test_mutations_of_another_shape_are_refused(shape, window, words):
+    with pytest.raises(ValueError, match=words):
+        plots.mutations(np.ones(shape), np.eye(4)[[0, 1, 2, 3, 0]], window=window)
