@@ -12,7 +12,12 @@ from jaxplain.plots.common import labels
 
 
 def to_shap(
-    scores: Any, x: Any = None, base: Any = 0.0, *, names: Sequence[Any] | None = None
+    scores: Any,
+    x: Any = None,
+    base: Any = 0.0,
+    *,
+    names: Sequence[Any] | None = None,
+    classes: Sequence[Any] | None = None,
 ) -> Any:
     r"""Contributions as a `shap.Explanation`, which all of shap's plots take.
 
@@ -20,14 +25,18 @@ def to_shap(
     f(ref), or the mean of f over references.
 
     Args:
-      scores: contributions, (features,) of one example or (examples, features) of a batch.
-      x: the features' values, shaped like scores; None leaves them out.
-      base: f(ref), a number, or (examples,) for a batch with a reference each.
+      scores: contributions, (features,) of one example, (examples, features) of a batch, or
+        (examples, features, classes) of several outputs.
+      x: the features' values, (features,) or (examples, features); None leaves them out.
+      base: f(ref), a number, (examples,) for a batch with a reference each, or (classes,) or
+        (examples, classes) of several outputs.
       names: of the features; None takes those of scores or x, where they are a data frame or its
         row, and else numbers them.
+      classes: names of the outputs, where there are several.
 
     Returns:
-      A `shap.Explanation`: `values` and `data` like scores, `base_values` a number or (examples,).
+      A `shap.Explanation`: `values` like scores, `data` like x, `base_values` a number, (examples,)
+      or (examples, classes); `explanation[..., k]` is the k-th class's.
 
     Raises:
       ImportError: shap is not installed.
@@ -39,16 +48,20 @@ def to_shap(
       >>> shap.plots.waterfall(one)  # doctest: +SKIP
     """
     values = np.asarray(scores, np.float64)
-    if values.ndim not in (1, 2) or not values.size:
+    if values.ndim not in (1, 2, 3) or not values.size:
         raise ValueError(
-            f"scores must be (features,) or (examples, features), and are {values.shape}"
+            "scores must be (features,), (examples, features) or (examples, features, classes), "
+            f"and are {values.shape}"
         )
-    if x is not None and np.shape(x) != values.shape:
+    if x is not None and np.shape(x) != values.shape[:2]:
         raise ValueError(f"x {np.shape(x)} for scores {values.shape}")
-    bases = np.asarray(base, np.float64)
-    if bases.ndim and bases.shape != values.shape[:-1]:
-        raise ValueError(f"base {bases.shape} for scores {values.shape}: a number, or one each")
-    names = labels(names, values.shape[-1], "feature", scores, x)
+    if classes is not None and (values.ndim < 3 or len(classes) != values.shape[2]):
+        raise ValueError(f"{len(classes)} classes for scores {values.shape}")
+    # One number an example, and for several outputs one each.
+    wanted, bases = values.shape[:-1] if values.ndim < 3 else values.shape[::2], np.asarray(base)
+    if bases.shape not in ((), wanted, wanted[1:]):
+        raise ValueError(f"base {bases.shape} for scores {values.shape}: a number, or {wanted}")
+    names = labels(names, values.shape[min(1, values.ndim - 1)], "feature", scores, x)
     try:
         shap = importlib.import_module("shap")
     except ImportError as error:
@@ -56,7 +69,8 @@ def to_shap(
     return shap.Explanation(
         values,
         # A batch's plots look for one base an example, one example's for a number.
-        base_values=np.broadcast_to(bases, len(values)).copy() if values.ndim == 2 else float(base),
+        base_values=np.broadcast_to(bases.astype(float), wanted).copy() if wanted else float(base),
         data=None if x is None else np.asarray(x),
         feature_names=names,
+        output_names=None if classes is None else list(map(str, classes)),
     )

@@ -46,7 +46,7 @@ def test_a_base_for_each_example(shap):
 @pytest.mark.parametrize(
     ("arguments", "options", "words"),
     [
-        ((np.ones((2, 2, 2)),), {}, "must be"),
+        ((np.ones((2, 2, 2, 2)),), {}, "must be"),
         ((np.ones(0),), {}, "must be"),
         ((SCORES, SCORES[:2]), {}, r"x \(2, 2\) for scores \(3, 2\)"),
         ((SCORES, SCORES, np.ones(2)), {}, r"base \(2,\)"),
@@ -56,3 +56,28 @@ def test_a_base_for_each_example(shap):
 def test_what_shap_would_misread_is_refused(arguments, options, words):
     with pytest.raises(ValueError, match=words):
         jxp.interop.to_shap(*arguments, **options)
+
+
+def test_several_outputs_keep_their_names(shap):
+    pd = pytest.importorskip("pandas")
+    scores = np.arange(30.0).reshape(5, 3, 2)
+    x = pd.DataFrame(np.ones((5, 3)), columns=["age", "dose", "weight"])
+    told = jxp.interop.to_shap(scores, x, base=[0.25, 0.75], classes=["ill", "well"])
+    assert told.feature_names == ["age", "dose", "weight"] and told.output_names == ["ill", "well"]
+    well = told[..., 1]
+    np.testing.assert_array_equal(well.values, scores[..., 1])
+    assert well.base_values.tolist() == [0.75] * 5
+    shap.plots.waterfall(well[0], show=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"classes": ["one"]}, "1 classes for scores"),
+        ({"base": np.zeros(3)}, "a number, or"),
+        ({"x": np.zeros((5, 2))}, "for scores"),
+    ],
+)
+def test_outputs_that_do_not_fit_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        jxp.interop.to_shap(np.zeros((5, 3, 2)), **options)
